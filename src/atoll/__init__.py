@@ -1,0 +1,1 @@
+"""Atoll: a daemon with a REST API that manages system containers."""
