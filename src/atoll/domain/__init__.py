@@ -1,0 +1,1 @@
+"""Frozen types, closed sets, state tables and error kinds. No input or output happens here."""

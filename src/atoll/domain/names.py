@@ -1,0 +1,126 @@
+"""One validator per kind of name (security invariant I5), applied where input enters: URL, JSON, header, archive index.
+
+Each takes the name and returns it, or raises BadRequest with a message that names the kind.
+"""
+
+from __future__ import annotations
+
+import re
+
+from atoll.domain.errors import BadRequest
+
+_HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+_FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
+_INTERFACE = re.compile(r"[a-zA-Z0-9_.:-]{1,15}")
+_LOG_FILE = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _refuse_path_like(kind: str, name: str, *, longest: int) -> str:
+    if not name:
+        raise BadRequest(f"{kind} name may not be empty")
+    if len(name) > longest:
+        raise BadRequest(f"{kind} name is longer than {longest} characters")
+    if _UNSAFE_TEXT.search(name):
+        raise BadRequest(f"{kind} name may not contain control characters")
+    if "/" in name or name in (".", ".."):
+        raise BadRequest(f"{kind} name {name!r} may not contain '/' or be '.' or '..'")
+    if name.startswith("-"):
+        raise BadRequest(f"{kind} name {name!r} may not start with '-'")
+    return name
+
+
+def instance(name: str) -> str:
+    """A host name label of at most 63 characters that is not all digits, as LXD has it."""
+    if not _HOSTNAME.fullmatch(name):
+        raise BadRequest(
+            f"Invalid instance name {name[:80]!r}: it can only contain letters, digits and '-', of at most 63 characters,"
+            " and may not start or end with '-'"
+        )
+    if name[0].isdigit():
+        raise BadRequest(f"Invalid instance name {name!r}: it must not start with a number")
+    return name
+
+
+def snapshot(name: str) -> str:
+    """A snapshot of an instance or volume: one path segment without spaces."""
+    if " " in name:
+        raise BadRequest(f"Invalid snapshot name {name[:80]!r}: it may not contain spaces")
+    return _refuse_path_like("Snapshot", name, longest=255)
+
+
+def project(name: str) -> str:
+    """One path segment without spaces, underscores or quotes: it becomes a prefix of names on disk."""
+    _refuse_path_like("Project", name, longest=63)
+    if re.search(r"[\s_'\"*]", name):
+        raise BadRequest(f"Project names may not contain spaces, underscores, quotes or '*': {name!r}")
+    return name
+
+
+def profile(name: str) -> str:
+    """One path segment."""
+    return _refuse_path_like("Profile", name, longest=64)
+
+
+def storage_pool(name: str) -> str:
+    """One path segment without spaces."""
+    if " " in name:
+        raise BadRequest(f"Storage pool name {name[:80]!r} may not contain spaces")
+    return _refuse_path_like("Storage pool", name, longest=64)
+
+
+def volume(name: str) -> str:
+    """A custom storage volume: one path segment without spaces."""
+    if " " in name:
+        raise BadRequest(f"Storage volume name {name[:80]!r} may not contain spaces")
+    return _refuse_path_like("Storage volume", name, longest=128)
+
+
+def network(name: str) -> str:
+    """A managed network: it is the interface's name, of 2 to 15 characters."""
+    interface(name)
+    if len(name) < 2:
+        raise BadRequest(f"Network name {name!r} must have at least 2 characters")
+    if "." in name or ":" in name:
+        raise BadRequest(f"Network name {name!r} may not contain '.' or ':'")
+    return name
+
+
+def interface(name: str) -> str:
+    """A network interface of the kernel."""
+    if name in (".", "..") or not _INTERFACE.fullmatch(name) or name.startswith("-"):
+        raise BadRequest(f"Invalid network interface name {name[:80]!r}")
+    return name
+
+
+def device(name: str) -> str:
+    """A device of an instance or profile."""
+    return _refuse_path_like("Device", name, longest=64)
+
+
+def image_alias(name: str) -> str:
+    """An image alias; slashes are ordinary characters in it (`debian/12`)."""
+    if not name or len(name) > 255:
+        raise BadRequest("Image alias must have between 1 and 255 characters")
+    if _UNSAFE_TEXT.search(name) or name.startswith("-") or ".." in name.split("/"):
+        raise BadRequest(f"Invalid image alias {name[:80]!r}")
+    return name
+
+
+def fingerprint(text: str) -> str:
+    """A SHA-256 in hexadecimal, whole or a prefix; never a pattern."""
+    if not _FINGERPRINT.fullmatch(text):
+        raise BadRequest("Invalid fingerprint: it must be hexadecimal")
+    return text
+
+
+def filename(name: str) -> str:
+    """What a file was called where it came from; kept to be shown, never used as a path."""
+    return _refuse_path_like("File", name, longest=255)
+
+
+def log_file(name: str) -> str:
+    """A file of an instance's log folder."""
+    if name in (".", "..") or not _LOG_FILE.fullmatch(name):
+        raise BadRequest(f"Invalid log file name {name[:80]!r}")
+    return name
