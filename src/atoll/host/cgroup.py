@@ -1,0 +1,239 @@
+"""Control groups, v1, v2 and the two at once: where they are, figures with few reads, freezing, limits.
+
+A group is named by its path below the base that liblxc uses, which is the group of process 1. All functions block for
+microseconds per file; for many groups call them in one `in_thread` pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FREEZE_SECONDS = 10.0
+_UNIFIED = ""
+_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One file of a controller and the text to write; the name is without `.v1` or `.v2` differences: it is the file's."""
+
+    controller: str
+    file: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a group uses. Bytes, nanoseconds; zero where the host does not count it."""
+
+    processes: int = 0
+    cpu_ns: int = 0
+    memory: int = 0
+    memory_peak: int = 0
+    swap: int = 0
+    swap_peak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each controller's hierarchy is: the folder that group paths are relative to."""
+
+    v1: Mapping[str, str]
+    v2: Mapping[str, str]
+    roots: Sequence[str]  # every hierarchy once, also those without a controller
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether there is only v2."""
+        return not self.v1
+
+    def version(self, controller: str) -> int:
+        """1 or 2: which version governs a controller; 0 when this host has it not."""
+        return 1 if controller in self.v1 else 2 if controller in self.v2 else 0
+
+    def path(self, controller: str, group: str) -> str:
+        """The folder of a group in the controller's hierarchy. KeyError if the host has it not."""
+        return f"{self.v1.get(controller) or self.v2[controller]}/{group}"
+
+
+def detect(*, proc: Path = Path("/proc")) -> Layout:
+    """Read this host's layout from mountinfo and from the groups of process 1."""
+    bases = _bases((proc / "1/cgroup").read_text())
+    v1: dict[str, str] = {}
+    v2: dict[str, str] = {}
+    roots: dict[str, None] = {}
+    for mount, kind, options in _mounts((proc / "self/mountinfo").read_text()):
+        if kind == "cgroup2":
+            root = mount + bases.get(_UNIFIED, "")
+            roots[root] = None
+            with contextlib.suppress(OSError):
+                v2.update(dict.fromkeys(Path(mount, "cgroup.controllers").read_text().split(), root))
+            v2.setdefault("freezer", root)
+        else:
+            known = [name for name in options.split(",") if name in bases]
+            for name in known:
+                v1[name] = mount + bases[name]
+                roots[v1[name]] = None
+    return Layout(v1, v2, tuple(roots))
+
+
+def _bases(text: str) -> dict[str, str]:
+    """Controller → group of process 1, "" for the root; the unified hierarchy is controller ""."""
+    bases: dict[str, str] = {}
+    for line in text.splitlines():
+        _, controllers, group = line.split(":", 2)
+        base = group.removesuffix("/init.scope").rstrip("/")
+        bases.update(dict.fromkeys(controllers.split(","), base))
+    return bases
+
+
+def _mounts(mountinfo: str) -> list[tuple[str, str, str]]:
+    """(mount point, type, super options) of each cgroup mount."""
+    found = []
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        if kind in ("cgroup", "cgroup2"):
+            found.append((left.split(" ")[4], kind, options))
+    return found
+
+
+def read_text(path: str) -> str:
+    """A small file's text; empty when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 4096).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def read_number(path: str) -> int:
+    """A file that holds one number; 0 when there is none, or it says `max`."""
+    text = read_text(path).strip()
+    value = int(text) if text.isdecimal() else 0
+    return value if value < _NO_LIMIT else 0
+
+
+def figures(layout: Layout, group: str) -> Figures:
+    """What a group uses now."""
+    memory, peak, swap, swap_peak = _memory(layout, group)
+    return Figures(
+        processes=read_number(f"{layout.path('pids', group)}/pids.current") if layout.version("pids") else 0,
+        cpu_ns=_cpu(layout, group),
+        memory=memory,
+        memory_peak=peak,
+        swap=swap,
+        swap_peak=swap_peak,
+    )
+
+
+def _cpu(layout: Layout, group: str) -> int:
+    if "cpuacct" in layout.v1:
+        return read_number(f"{layout.v1['cpuacct']}/{group}/cpuacct.usage")
+    if "cpu" not in layout.v2:
+        return 0
+    return parse_flat(read_text(f"{layout.v2['cpu']}/{group}/cpu.stat")).get("usage_usec", 0) * 1000
+
+
+def _memory(layout: Layout, group: str) -> tuple[int, int, int, int]:
+    """(used, most used, swap used, most swap used)"""
+    if "memory" in layout.v1:
+        folder = f"{layout.v1['memory']}/{group}"
+        used = read_number(f"{folder}/memory.usage_in_bytes")
+        peak = read_number(f"{folder}/memory.max_usage_in_bytes")
+        both = read_number(f"{folder}/memory.memsw.usage_in_bytes")
+        both_peak = read_number(f"{folder}/memory.memsw.max_usage_in_bytes") if both else 0
+        return used, peak, max(0, both - used), max(0, both_peak - peak)
+    if "memory" not in layout.v2:
+        return 0, 0, 0, 0
+    folder = f"{layout.v2['memory']}/{group}"
+    return (
+        read_number(f"{folder}/memory.current"),
+        read_number(f"{folder}/memory.peak"),
+        read_number(f"{folder}/memory.swap.current"),
+        read_number(f"{folder}/memory.swap.peak"),
+    )
+
+
+def parse_flat(text: str) -> dict[str, int]:
+    """A file of `key number` lines, such as cpu.stat."""
+    pairs = (line.split(" ", 1) for line in text.splitlines() if " " in line)
+    return {key: int(value) for key, value in pairs if value.strip().isdecimal()}
+
+
+def is_frozen(layout: Layout, group: str) -> bool:
+    """Whether the group is frozen, or about to be."""
+    if "freezer" in layout.v1:
+        return read_text(f"{layout.v1['freezer']}/{group}/freezer.self_freezing").strip() == "1"
+    if "freezer" in layout.v2:
+        return read_text(f"{layout.v2['freezer']}/{group}/cgroup.freeze").strip() == "1"
+    return False
+
+
+def freeze(layout: Layout, group: str, *, frozen: bool) -> None:
+    """Freeze or thaw, and wait until the kernel says it is done. TimeoutError after FREEZE_SECONDS; then it is thawed again."""
+    old = "freezer" in layout.v1
+    folder = layout.path("freezer", group)
+    file, words = ("freezer.state", ("THAWED", "FROZEN")) if old else ("cgroup.freeze", ("0", "1"))
+    write(f"{folder}/{file}", words[frozen])
+    deadline = time.monotonic() + FREEZE_SECONDS
+    while time.monotonic() < deadline:
+        if old:
+            state = read_text(f"{folder}/freezer.state").strip() == words[frozen]
+        else:
+            state = parse_flat(read_text(f"{folder}/cgroup.events")).get("frozen", 0) == int(frozen)
+        if state:
+            return
+        time.sleep(0.001)  # blocks: callers come in a thread
+    write(f"{folder}/{file}", words[False])
+    raise TimeoutError(f"{group} did not become {'frozen' if frozen else 'thawed'}")
+
+
+def apply(layout: Layout, group: str, settings: Sequence[Setting]) -> None:
+    """Write settings of controllers that this host has. The kernel takes some pairs (a memory limit and the one of memory and
+    swap together) in one order only, so what is refused at first is tried once more after the others. OSError names the file."""
+    refused = [setting for setting in settings if layout.version(setting.controller) and not _try(layout, group, setting)]
+    for setting in refused:
+        write(f"{layout.path(setting.controller, group)}/{setting.file}", setting.value)
+
+
+def _try(layout: Layout, group: str, setting: Setting) -> bool:
+    try:
+        write(f"{layout.path(setting.controller, group)}/{setting.file}", setting.value)
+    except OSError:
+        return False
+    return True
+
+
+def write(path: str, text: str) -> None:
+    """Write a control file in one system call."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror} (value {text!r})") from error
+    finally:
+        os.close(fd)
+
+
+def remove(layout: Layout, group: str) -> None:
+    """Remove an empty group and all groups below it, in every hierarchy; what still has processes stays."""
+    for root in layout.roots:
+        for folder, _, _ in os.walk(f"{root}/{group}", topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def exists(layout: Layout, group: str) -> bool:
+    """Whether a group exists in any hierarchy."""
+    return any(Path(root, group).is_dir() for root in layout.roots)

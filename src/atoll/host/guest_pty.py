@@ -1,0 +1,60 @@
+"""Terminals from a machine's own devpts, so that `tty` and `ps` inside name them, and no host terminal is ever at stake."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from atoll.host import kernel
+
+_TIOCGPTPEER = 0x5441
+_TIOCSPTLCK = 0x40045431
+_MODE = 0o620
+
+
+def open(init_pid: int, *, user: int, group: int) -> tuple[int, int]:
+    """(master, slave), close-on-exec, of a new pty owned by those host ids. From the host's devpts if the guest has none."""
+    try:
+        master, slave = _open_inside(init_pid)
+    except OSError:
+        master, slave = os.openpty()
+    try:
+        os.fchown(slave, user, group)
+        os.fchmod(slave, _MODE)
+    except OSError:
+        os.close(master)
+        os.close(slave)
+        raise
+    return master, slave
+
+
+def _open_inside(init_pid: int) -> tuple[int, int]:
+    """Open the guest's ptmx: looked up below the guest's root, and opened only once it is known to be a devpts's."""
+    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        within = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+        found = kernel.openat2(root, "dev/pts/ptmx", os.O_PATH, resolve=within)
+    finally:
+        os.close(root)
+    try:
+        if kernel.filesystem_type(found) != kernel.DEVPTS_MAGIC:
+            raise OSError(f"dev/pts of the machine with init {init_pid} is no devpts")
+        master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        os.close(master)
+        raise
+
+
+def host_id(map_text: str, inside: int) -> int:
+    """The host's id of a guest's, by the text of /proc/PID/uid_map or gid_map. KeyError if the guest has no such id."""
+    for line in map_text.splitlines():
+        first, outside, count = (int(word) for word in line.split())
+        if first <= inside < first + count:
+            return outside + inside - first
+    raise KeyError(f"id {inside} is not mapped")

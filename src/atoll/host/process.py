@@ -1,0 +1,155 @@
+"""The one way to start a program.
+
+`run` takes an argv list (never a shell line), finds the program by its absolute host path, says which Debian package has it
+when it is missing, and turns a failure into HostError with what the program said. Tests install a hook to see every start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from atoll.domain.errors import DeadlineExceeded, HostError, Unsupported
+from atoll.host.threads import in_thread, waiting_thread
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PACKAGES = {
+    "apt-config": "apt",
+    "btrfs": "btrfs-progs",
+    "busybox": "busybox-static",
+    "dnsmasq": "dnsmasq-base",
+    "lxc-start": "lxc",
+    "lxc-freeze": "lxc",
+    "lxc-unfreeze": "lxc",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "mksquashfs": "squashfs-tools",
+    "mmdebstrap": "mmdebstrap",
+    "nft": "nftables",
+    "rsync": "rsync",
+    "setfacl": "acl",
+    "tar": "tar",
+    "unsquashfs": "squashfs-tools",
+    "unshare": "util-linux",
+    "xz": "xz-utils",
+    "zstd": "zstd",
+}
+"""Which Debian package brings a program, for the message when it is not there."""
+
+observer: Callable[[Sequence[str]], None] | None = None
+"""Called with the argv of every program before it starts; tests set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished program left: its exit code and its two outputs."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def find(program: str) -> str:
+    """The absolute path of a host program. Unsupported, naming its package, if it is not installed."""
+    path = shutil.which(program, path=SEARCH_PATH)
+    if path is None:
+        package = PACKAGES.get(program, program)
+        raise Unsupported(f"The program {program!r} is not installed", hint=f"install the package {package!r}")
+    return path
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The small environment that programs get: nothing of the daemon's own leaks into them."""
+    base = {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+    for name in ("TMPDIR", "http_proxy", "https_proxy", "no_proxy"):
+        if name in os.environ:
+            base[name] = os.environ[name]
+    return {**base, **(extra or {})}
+
+
+async def start(
+    argv: Sequence[str],
+    *,
+    stdin: int | None = asyncio.subprocess.DEVNULL,
+    stdout: int | None = asyncio.subprocess.PIPE,
+    stderr: int | None = asyncio.subprocess.PIPE,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+) -> asyncio.subprocess.Process:
+    """Start a program and return it running; the caller awaits and reaps it."""
+    program = find(argv[0])
+    if observer is not None:
+        observer(argv)
+    return await asyncio.create_subprocess_exec(
+        program,
+        *argv[1:],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment(env),
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+def _spawn(
+    program: str,
+    argv: Sequence[str],
+    has_input: bool,
+    env: Mapping[str, str],
+    cwd: str | None,
+    pass_fds: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    """By vfork, in a thread: 1 ms, where the event loop's own way of starting a program forks the whole daemon for 7."""
+    return subprocess.Popen(
+        [program, *argv[1:]],
+        stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    input: bytes | None = None,
+    timeout: float = 60.0,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a program to its end. HostError on a non-zero exit (unless `check=False`), DeadlineExceeded after `timeout` seconds.
+
+    A cancelled or late program is killed and reaped before the error leaves here.
+    """
+    if observer is not None:
+        observer(argv)
+    child = await in_thread(_spawn, find(argv[0]), argv, input is not None, environment(env), cwd, pass_fds)
+    talk = waiting_thread(child.communicate, input)
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await asyncio.shield(talk)
+    except BaseException as error:
+        if child.returncode is None:
+            child.kill()
+        await asyncio.wait([talk])
+        if isinstance(error, TimeoutError):
+            raise DeadlineExceeded(f"{argv[0]} did not finish in {timeout:g} seconds") from error
+        raise
+    code = child.returncode
+    if check and code != 0:
+        said = (stderr or stdout).decode(errors="replace").strip()[-2000:]
+        raise HostError(f"{argv[0]} failed with exit code {code}: {said}")
+    return Completed(code, stdout, stderr)

@@ -1,0 +1,83 @@
+"""The zygote's protocol, with a real process and no container."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.errors import HostError, Unavailable
+from atoll.host.zygote import Zygote
+
+
+@pytest.fixture
+async def zygote() -> AsyncIterator[Zygote]:
+    made = Zygote()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+async def test_answers_with_descriptors(zygote: Zygote) -> None:
+    reader, writer = os.pipe()
+    answer = await zygote.call("echo", {"text": "grün"}, [writer])
+    assert answer.message["text"] == "grün"
+    os.write(answer.fds[0], b"x")
+    assert os.read(reader, 1) == b"x"
+    assert not os.get_inheritable(answer.fds[0])
+    for fd in (reader, writer, *answer.fds):
+        os.close(fd)
+
+
+async def test_a_failure_is_told(zygote: Zygote) -> None:
+    with pytest.raises(HostError, match="No such file"):
+        await zygote.call("echo", {"fail": errno.ENOENT})
+    with pytest.raises(HostError, match="KeyError"):
+        await zygote.call("no-such-call", {})
+
+
+async def test_large_requests_go_by_memory(zygote: Zygote) -> None:
+    text = "x" * 100_000
+    with pytest.raises(HostError, match="No such file"):  # the answer need not fit; the request has to arrive whole
+        await zygote.call("echo", {"text": text * 10, "fail": errno.ENOENT})
+
+
+async def test_many_at_once(zygote: Zygote) -> None:
+    answers = await asyncio.gather(*(zygote.call("echo", {"text": str(number)}) for number in range(100)))
+    assert [answer.message["text"] for answer in answers] == [str(number) for number in range(100)]
+
+
+async def test_is_small_and_holds_nothing_of_ours(zygote: Zygote) -> None:
+    await zygote.call("echo", {})
+    folder = f"/proc/{zygote.pid}"
+    targets = [os.readlink(f"{folder}/fd/{name}") for name in os.listdir(f"{folder}/fd") if int(name) > 2]
+    assert all(target.startswith(("socket:", "pipe:")) for target in targets), targets
+    assert os.readlink(f"{folder}/exe").startswith("/memfd:")
+    assert "Threads:\t1\n" in read(f"{folder}/status")
+    core = next(line for line in read(f"{folder}/limits").splitlines() if line.startswith("Max core"))
+    assert core.split()[4] == "0"
+
+
+async def test_comes_up_again(zygote: Zygote) -> None:
+    before = zygote.pid
+    os.kill(before, signal.SIGKILL)
+    await asyncio.sleep(0.05)
+    await zygote.call("echo", {})
+    assert zygote.pid != before
+
+
+async def test_ends_with_its_connection(zygote: Zygote) -> None:
+    pid = zygote.pid
+    await zygote.stop()
+    assert not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240 - procfs does not block
+    with pytest.raises(Unavailable):
+        await zygote.call("echo", {})
