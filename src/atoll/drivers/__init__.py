@@ -1,0 +1,1 @@
+"""Drivers behind contracts: instances, storage, networks, devices. Each is found by name in its kind's registry."""

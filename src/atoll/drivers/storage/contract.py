@@ -1,0 +1,188 @@
+"""The contract of storage drivers.
+
+Vocabulary
+    pool        a folder of the host (`root`, below the daemon's state) in which a driver keeps volumes
+    volume      a directory tree with an owner: an instance's, an image's or a custom one. Named by VolumeId.
+    data        where the volume's files are on the host: `data(volume)` is a directory that holds, for an instance,
+                `rootfs/`, `templates/`, `metadata.yaml`, `backup.yaml`; for an image the same without backup.yaml;
+                for a custom volume the data itself. Files have *plain* ids: whatever map an instance runs with, uid 0 of
+                the guest is uid 0 in `data` (an instance that is not mounted by a shifting mount is never chowned).
+                For a copy-on-write driver `data(volume)/rootfs` may be meaningful only between `mount` and `unmount`.
+    image volume  an unpacked image, read-only, made once per pool by `create` with a `fill` function
+    mounted     usable by a machine: `mount` returns the root file system's path. Nested mounts are not counted: the service
+                mounts on instance start and unmounts on stop.
+    snapshot    a read-only volume that belongs to a volume.
+
+When called
+    Every call comes with the pool's lock for that volume held by the service; different volumes run at the same time.
+    Each call either happens whole or leaves what `audit` repairs: write aside, fsync where it matters, rename into place.
+    `audit` is called once on daemon start after `open` and before anything else, with the ids that the database knows.
+    `open` is also called after `create_pool`.
+
+Errors
+    NotFound for a missing volume, Conflict for one that exists or is mounted, Unsupported for what the host or driver cannot
+    do (with the reason), HostError for failures of kernel and programs, e.g. no space left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from atoll.domain.idmap import IdMap
+
+
+class VolumeKind(StrEnum):
+    """Whose a volume is; the value is LXD's word in URLs."""
+
+    INSTANCE = "container"
+    IMAGE = "image"
+    CUSTOM = "custom"
+
+    @property
+    def folder(self) -> str:
+        """The folder in a pool, as LXD names it."""
+        return {"container": "containers", "image": "images", "custom": "custom"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeId:
+    """Names a volume in a pool. For a snapshot `snapshot` is set; for an image `name` is its fingerprint, project default."""
+
+    kind: VolumeKind
+    project: str
+    name: str
+    snapshot: str = ""
+
+    @property
+    def key(self) -> str:
+        """One safe path segment: instances of project default go without prefix, custom volumes always have one (as LXD)."""
+        if self.kind is VolumeKind.IMAGE or (self.kind is VolumeKind.INSTANCE and self.project == "default"):
+            return self.name
+        return f"{self.project}_{self.name}"
+
+    @property
+    def parent(self) -> VolumeId:
+        """The volume that a snapshot is of."""
+        return VolumeId(self.kind, self.project, self.name)
+
+    def at(self, snapshot: str) -> VolumeId:
+        """The snapshot of that name of this volume."""
+        return VolumeId(self.kind, self.project, self.name, snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool as its driver sees it. `config` is validated; `root` is the pool's folder in the daemon's state."""
+
+    name: str
+    root: Path
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Space and inodes of a pool, in bytes and numbers."""
+
+    space_total: int
+    space_used: int
+    inodes_total: int
+    inodes_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can do, as data: services ask these, never a driver's name."""
+
+    quotas: bool = False
+    optimized_images: bool = False
+    snapshots_share_data: bool = False
+    idmapped: bool = True  # `mount` shifts by itself; False: the instance driver is asked for an idmapped root
+    remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What `mount` gives: the root file system's path, and whether ids on it are already shifted by the map."""
+
+    rootfs: Path
+    shifted: bool
+
+
+Fill = Callable[[Path], Awaitable[None]]
+"""Fills an empty directory (`data` of the new volume, its `rootfs/` already made) with plain-id content."""
+
+
+class StorageDriver(Protocol):
+    """One object per pool, constructed with the Pool."""
+
+    name: str
+    capabilities: Capabilities
+
+    @classmethod
+    async def check(cls, root: Path) -> str | None:
+        """Why this driver cannot work for a pool at that folder on this host, in one sentence; None if it can."""
+
+    async def create_pool(self) -> Mapping[str, str]:
+        """Make the pool; returns config keys that it decided (e.g. `source`). Nothing is left after a failure."""
+
+    async def delete_pool(self) -> None:
+        """Remove it all; the service has made sure that it is unused."""
+
+    async def open(self) -> None:
+        """Mount what the pool needs after a start of the daemon or the host; idempotent."""
+
+    async def close(self) -> None:
+        """Unmount the pool if nothing is mounted from it."""
+
+    async def resources(self) -> Resources:
+        """Space and inodes."""
+
+    async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
+        """A new volume, empty or filled by the function; visible only when whole."""
+
+    async def clone(self, source: VolumeId, target: VolumeId) -> None:
+        """A new volume from an image volume, a snapshot or another volume. Copy-on-write where the driver can."""
+
+    async def delete(self, volume: VolumeId) -> None:
+        """Remove a volume (its snapshots already removed) or a snapshot; nothing wrong if it is not there."""
+
+    async def rename(self, volume: VolumeId, target: VolumeId) -> None:
+        """Rename a volume with its snapshots, or a snapshot."""
+
+    async def snapshot(self, snapshot: VolumeId) -> None:
+        """A read-only snapshot of `snapshot.parent`, which may be mounted."""
+
+    async def restore(self, snapshot: VolumeId) -> None:
+        """Make `snapshot.parent`, not mounted, as it was."""
+
+    async def mount(self, volume: VolumeId, idmap: IdMap | None) -> Mounted:
+        """Make the volume usable by a machine that runs with that map (None: privileged). Idempotent for the same map; a mount
+        with another map is replaced. For a custom volume `rootfs` is its data, not shifted. Conflict while `open_rootfs` is
+        entered."""
+
+    async def unmount(self, volume: VolumeId) -> None:
+        """The reverse; nothing wrong if it is not mounted."""
+
+    def open_rootfs(self, volume: VolumeId) -> AbstractAsyncContextManager[Path]:
+        """The root file system's path with plain ids, while the block runs, for work of the host on an instance that is not
+        mounted (writable), or on a snapshot or image (read-only by agreement). May be entered by several at once. Conflict if
+        the volume is mounted with shifted ids: then work goes through the guest's namespaces, or a snapshot."""
+
+    def data(self, volume: VolumeId) -> Path:
+        """Its folder on the host. Pure; no I/O."""
+
+    async def usage(self, volumes: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
+        """Bytes used, of those where the driver knows it cheaply (others are absent from the answer)."""
+
+    async def set_size(self, volume: VolumeId, size: int | None) -> None:
+        """Change the quota; Unsupported where it has none."""
+
+    async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
+        """Finish or undo what a kill left: half-made and half-deleted volumes, stale mounts of volumes that no machine
+        uses. Returns one sentence for each thing it repaired. `known` are the volumes in the database; a whole volume
+        that is not known is reported, never deleted (it may be recovered)."""

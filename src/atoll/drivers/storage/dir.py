@@ -1,0 +1,122 @@
+"""Driver `dir`: a volume is a directory, a copy is a copy. Works on any file system of the host.
+
+An instance's root has plain ids and is not shifted here: the instance driver asks for an idmapped mount of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from atoll.domain.errors import Unsupported
+from atoll.domain.idmap import IdMap
+from atoll.drivers.storage import blocking, folders, source
+from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pool, Resources, VolumeId, VolumeKind
+from atoll.drivers.storage.folders import ROOTFS, Folders
+from atoll.drivers.storage.plain import PlainVolumes
+from atoll.drivers.storage.rubbish import Rubbish
+from atoll.host import disk
+
+log = logging.getLogger(__name__)
+
+
+class DirDriver:
+    """See `contract.StorageDriver`."""
+
+    name = "dir"
+    capabilities = Capabilities(idmapped=False)
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._folders = Folders(pool)
+        self._rubbish = Rubbish()
+        self._volumes = PlainVolumes(self._folders, self._rubbish)
+
+    @classmethod
+    async def check(cls, root: Path) -> str | None:
+        parent = await blocking.call("look at the pool's folder", disk.existing_parent, root)
+        return None if parent.is_dir() else f"{parent} is not a directory"
+
+    async def create_pool(self) -> Mapping[str, str]:
+        return await blocking.call("create the storage pool", source.create, self._pool)
+
+    async def delete_pool(self) -> None:
+        await self._rubbish.drain()
+        await blocking.call("delete the storage pool", source.delete, self._pool)
+
+    async def open(self) -> None:
+        await blocking.call("open the storage pool", source.attach, self._pool)
+        await blocking.call("open the storage pool", self._folders.make)
+
+    async def close(self) -> None:
+        await self._rubbish.drain()
+        await blocking.call("close the storage pool", source.detach_if_idle, self._pool)
+
+    async def resources(self) -> Resources:
+        return await blocking.call("measure the storage pool", source.resources, self._pool)
+
+    async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
+        if size is not None:
+            log.warning("The size of a volume is not enforced by this pool", extra={"pool": self._pool.name})
+        await self._volumes.create(volume, fill)
+
+    async def clone(self, source: VolumeId, target: VolumeId) -> None:
+        await self._volumes.copy(source, target, live=_may_change(source))
+
+    async def delete(self, volume: VolumeId) -> None:
+        await self._volumes.delete(volume)
+
+    async def rename(self, volume: VolumeId, target: VolumeId) -> None:
+        await blocking.call("rename a volume", self._folders.rename, volume, target)
+
+    async def snapshot(self, snapshot: VolumeId) -> None:
+        await self._volumes.copy(snapshot.parent, snapshot, live=True)
+
+    async def restore(self, snapshot: VolumeId) -> None:
+        await self._volumes.restore(snapshot)
+
+    async def mount(self, volume: VolumeId, idmap: IdMap | None) -> Mounted:
+        return await blocking.call("mount a volume", self._mount, volume, idmap)
+
+    def _mount(self, volume: VolumeId, idmap: IdMap | None) -> Mounted:
+        data = self._folders.require(volume)
+        if volume.kind is VolumeKind.CUSTOM:
+            return Mounted(data, shifted=False)
+        folders.open_to_guest(data, idmap.root_group if idmap is not None else 0)
+        return Mounted(data / ROOTFS, shifted=False)
+
+    async def unmount(self, volume: VolumeId) -> None:
+        if volume.kind is not VolumeKind.CUSTOM:
+            await blocking.call("unmount a volume", folders.close_to_guest, self.data(volume))
+
+    @asynccontextmanager
+    async def open_rootfs(self, volume: VolumeId) -> AsyncIterator[Path]:
+        data = await blocking.call("open a volume", self._folders.require, volume)
+        yield data / ROOTFS
+
+    def data(self, volume: VolumeId) -> Path:
+        return self._folders.data(volume)
+
+    async def usage(self, volumes: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
+        return {}
+
+    async def set_size(self, volume: VolumeId, size: int | None) -> None:
+        if size is not None:
+            raise Unsupported("Storage driver 'dir' cannot limit the size of a volume")
+
+    async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
+        return await blocking.call("audit the storage pool", self._audit, known)
+
+    def _audit(self, known: Collection[VolumeId]) -> list[str]:
+        return [
+            *self._folders.clear_aside(),
+            *self._folders.settle_renames(known),
+            *self._folders.compare(known),
+        ]
+
+
+def _may_change(volume: VolumeId) -> bool:
+    """Whether a guest may write to it during a copy: the driver does not see whether a plain directory is in use."""
+    return not volume.snapshot and volume.kind is not VolumeKind.IMAGE

@@ -1,0 +1,86 @@
+"""Volumes that are plain directories, copied whole: all of driver `dir`, and the custom volumes of driver `overlay`.
+
+A copy is made aside and put in place in one step. It shares blocks with its source where the file system can (btrfs, xfs).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from atoll.drivers.storage import blocking
+from atoll.drivers.storage.contract import Fill, VolumeId, VolumeKind
+from atoll.drivers.storage.folders import ROOTFS, Folders
+from atoll.drivers.storage.rubbish import Rubbish
+from atoll.host import disk, trees
+
+
+class PlainVolumes:
+    """Makes, copies and removes whole directories in a pool's folders."""
+
+    def __init__(self, folders: Folders, rubbish: Rubbish) -> None:
+        self._folders = folders
+        self._rubbish = rubbish
+
+    async def create(self, volume: VolumeId, fill: Fill | None) -> None:
+        """A new volume; an image is flushed to the disk, for all its clones rest on it."""
+        with self._folders.making(volume):
+            made = await blocking.call("create a volume", self._begin, volume)
+            try:
+                if fill is not None:
+                    await fill(made)
+                await blocking.call("create a volume", self._finish, made, volume)
+            except BaseException:
+                await self._rubbish.remove([made])
+                raise
+
+    def _begin(self, volume: VolumeId) -> Path:
+        self._folders.require_absent(volume)
+        made = self._folders.temporary()
+        if volume.kind is VolumeKind.CUSTOM:
+            os.chmod(made, 0o711)  # the mode that a guest sees on the volume's root
+        else:
+            (made / ROOTFS).mkdir(mode=0o755)
+        return made
+
+    def _finish(self, made: Path, volume: VolumeId) -> None:
+        if volume.kind is VolumeKind.IMAGE:
+            disk.flush_filesystem(made)
+        self._folders.publish(made, volume)
+
+    async def copy(self, source: VolumeId, target: VolumeId, *, live: bool) -> None:
+        """A new volume or snapshot like the source, which a guest may write to meanwhile if `live`."""
+        await blocking.call("copy a volume", self._folders.require_absent, target)
+        made = await self._copied(source, live=live)
+        try:
+            await blocking.call("copy a volume", self._folders.publish, made, target)
+        except BaseException:
+            await self._rubbish.remove([made])
+            raise
+
+    async def restore(self, snapshot: VolumeId) -> None:
+        """Replace the volume by a copy of its snapshot, in one step."""
+        await blocking.call("restore a snapshot", self._folders.require, snapshot.parent)
+        made = await self._copied(snapshot, live=False)
+        try:
+            await blocking.call("restore a snapshot", self._folders.exchange, made, snapshot.parent)
+        finally:  # after the exchange it is the old content
+            await self._rubbish.remove([made])
+
+    async def _copied(self, source: VolumeId, *, live: bool) -> Path:
+        """A copy of the volume's folder, made aside."""
+        data = await blocking.call("copy a volume", self._folders.require, source)
+        made = await blocking.call("copy a volume", self._folders.temporary)
+        try:
+            await (trees.copy_live(data, made) if live else trees.copy_still(data, made))
+            if source.kind is not VolumeKind.CUSTOM:
+                await blocking.call("copy a volume", os.chmod, made, 0o700)
+        except BaseException:
+            await self._rubbish.remove([made])
+            raise
+        return made
+
+    async def delete(self, volume: VolumeId) -> None:
+        """Remove a volume or snapshot."""
+        gone = await blocking.call("delete a volume", self._folders.withdraw_volume, volume)
+        await self._rubbish.remove([gone] if gone is not None else [])

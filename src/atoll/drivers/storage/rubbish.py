@@ -1,0 +1,44 @@
+"""Removing large trees: out of sight at once, gone soon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from atoll.host import confined, threads
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 0.25
+"""Seconds that a caller waits for a removal, so that small trees are gone when it returns."""
+
+
+class Rubbish:
+    """Removes folders that were already taken out of sight; what fails or is cut short is left to the next audit."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def remove(self, paths: Sequence[Path]) -> None:
+        """Remove the trees; returns when they are gone, or after PATIENCE seconds, and goes on in the background."""
+        if not paths:
+            return
+        task = asyncio.create_task(_remove(paths))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait([task], timeout=PATIENCE)
+
+    async def drain(self) -> None:
+        """Wait for the removals that are under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
+            await threads.in_thread(confined.remove_tree, path)
+        except Exception:  # the volume is gone for its users already; the next audit tries again
+            log.exception("Cannot remove a deleted volume's files", extra={"path": str(path)})

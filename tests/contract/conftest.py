@@ -1,0 +1,46 @@
+"""Contract tests mount things: the test process takes a mount namespace of its own, so that nothing outlives it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atoll.host import mount, process, syscalls
+
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+
+def pytest_configure() -> None:
+    """Before any thread is started: threads keep the namespace that they start in."""
+    if os.geteuid() == 0 and syscalls.libc.unshare(CLONE_NEWNS) == 0:
+        syscalls.mount("none", "/", "none", MS_REC | MS_PRIVATE, "")
+
+
+@pytest.fixture(scope="session")
+def filesystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Folders on ext4, xfs and btrfs by name, as far as their programs are there; loop devices go with their mounts."""
+    folders: dict[str, Path] = {}
+    for kind in ("ext4", "xfs", "btrfs"):
+        image, target = tmp_path_factory.mktemp(kind) / "image", tmp_path_factory.mktemp(f"{kind}-mount")
+        with open(image, "wb") as file:
+            file.truncate(400 << 20)
+        made = subprocess.run([process.find(f"mkfs.{kind}"), "-q", str(image)], capture_output=True)
+        if made.returncode == 0 and subprocess.run(["mount", "-o", "loop", image, target]).returncode == 0:
+            folders[kind] = target
+        image.unlink()  # the loop device keeps it until it is unmounted
+    yield folders
+    for target in folders.values():
+        mount.unmount_below(target)
+
+
+@pytest.fixture
+def on(request: pytest.FixtureRequest, filesystems: dict[str, Path]) -> Path:
+    """A folder on the file system that the test's parameter names."""
+    if request.param not in filesystems:
+        pytest.skip(f"no {request.param} here")
+    return filesystems[request.param]

@@ -1,0 +1,102 @@
+"""Driver `overlay` against the contract, on the file systems that hosts have."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.errors import Conflict
+from atoll.drivers.storage import REGISTRY
+from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, content, suite
+from atoll.drivers.storage.conformance.suite import MakeDriver
+from atoll.drivers.storage.contract import Pool
+from atoll.drivers.storage.overlay import OverlayDriver, probe
+from atoll.drivers.storage.overlay import driver as driver_module
+from atoll.host import mount
+
+pytestmark = pytest.mark.system
+
+
+def maker(folder: Path) -> MakeDriver:
+    """Makes drivers for one new pool in that folder."""
+    pool = Pool("p", folder / secrets.token_hex(4) / "p")
+    return lambda: REGISTRY.create("overlay", pool)
+
+
+@pytest.mark.parametrize("on", ["ext4", "xfs", "btrfs"], indirect=True)
+class TestConformance(StorageConformance):
+    @pytest.fixture
+    def make(self, on: Path) -> MakeDriver:
+        return maker(on)
+
+
+@pytest.mark.parametrize("on", ["ext4"], indirect=True)
+class TestKilling(KillingConformance):
+    @pytest.fixture
+    def make(self, on: Path) -> MakeDriver:
+        return maker(on)
+
+
+class TestOverlay:
+    """What is the overlay driver's own."""
+
+    @pytest.fixture
+    async def driver(self, tmp_path: Path) -> AsyncIterator[OverlayDriver]:
+        """A pool with an image and an instance, reached through a symbolic link."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "state").symlink_to(tmp_path / "real")
+        driver = OverlayDriver(Pool("p", tmp_path / "state/pools/p"))
+        await driver.create_pool()
+        await driver.open()
+        await driver.create(suite.IMAGE, content.fill_image)
+        await driver.clone(suite.IMAGE, suite.C1)
+        yield driver
+        await driver.delete_pool()
+
+    async def test_a_high_stack_is_flattened(self, driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(driver_module, "DEEPEST", 5)
+        for number in range(12):
+            await suite.write(driver, suite.C1, f"file{number}", "x")
+            await driver.snapshot(suite.C1.at(f"s{number}"))
+            stack = (driver.data(suite.C1) / "layers").read_text().split()
+            assert len(stack) <= 6
+        for number in range(12):
+            found = await suite.tree(driver, suite.C1.at(f"s{number}"))
+            assert {name for name in found if name.startswith("file")} == {f"file{older}" for older in range(number + 1)}
+        image = await suite.tree(driver, suite.IMAGE)
+        assert {name: node for name, node in found.items() if not name.startswith("file")} == image
+
+    async def test_mounts_of_unknown_volumes_are_undone_and_others_kept(self, driver: OverlayDriver) -> None:
+        await driver.clone(suite.IMAGE, suite.C2)
+        await driver.mount(suite.C1, content.MAP)
+        await driver.mount(suite.C2, content.MAP)
+        sentences = await driver.audit([suite.IMAGE, suite.C1])
+        assert [sentence for sentence in sentences if "unmounted" in sentence]
+        assert mount.is_overlay(driver.data(suite.C1) / "rootfs") and not mount.is_overlay(driver.data(suite.C2) / "rootfs")
+
+    async def test_layers_are_kept_while_a_list_of_them_is_damaged(self, driver: OverlayDriver) -> None:
+        (driver.data(suite.C1) / "layers").write_text("../../etc\n")
+        before = suite.paths(driver.data(suite.C1).parent.parent)
+        sentences = await driver.audit([suite.IMAGE, suite.C1])
+        assert len(sentences) == 1 and "damaged" in sentences[0]
+        assert suite.paths(driver.data(suite.C1).parent.parent) == before
+
+    async def test_a_machine_in_use_cannot_lose_its_volume(self, driver: OverlayDriver) -> None:
+        await driver.snapshot(suite.C1.at("s0"))
+        await driver.mount(suite.C1, content.MAP)
+        for call in (driver.delete(suite.C1), driver.rename(suite.C1, suite.C2), driver.restore(suite.C1.at("s0"))):
+            with pytest.raises(Conflict, match="in use"):
+                await call
+
+    @pytest.mark.parametrize("on", ["ext4", "xfs", "btrfs"], indirect=True)
+    async def test_it_works_where_it_says_so(self, on: Path) -> None:
+        assert await OverlayDriver.check(on / "not/yet/there") is None
+
+    async def test_it_says_why_not(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        reason = await OverlayDriver.check(Path("/proc/here"))
+        assert reason is not None and "/proc" in reason
+        monkeypatch.setattr(probe, "kernel_version", lambda: (5, 15))
+        assert "5.19 is the first" in (await OverlayDriver.check(tmp_path) or "")
