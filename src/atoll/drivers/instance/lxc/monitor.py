@@ -1,0 +1,175 @@
+"""Watching machines: what runs, what ended, what rebooted.
+
+A machine is held by a monitor (`lxc-start`), whose child is the machine's init. Both are watched by pidfd: when init has gone
+and the monitor has too, the machine has stopped; when the monitor stays and comes up with another init, the guest rebooted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+from atoll.domain.status import InstanceStatus
+from atoll.drivers.instance.contract import MachineEvent, MachineEventKind, MachineId, Subscriber
+from atoll.host import lxc_command, netns, pidfd
+from atoll.host.threads import in_thread
+
+log = logging.getLogger(__name__)
+
+_LOOK_FIRST = 0.004
+_LOOK_MOST = 0.05
+_SIGRTMIN = 34
+_HALT_BY_SYSTEMD = _SIGRTMIN + 3
+
+
+class Machine:
+    """A machine that runs. Its status is changed on the event loop only."""
+
+    def __init__(self, id: MachineId, running: lxc_command.Running, links: netns.Watch | None) -> None:
+        self.id = id
+        self.status = InstanceStatus.RUNNING
+        self.init_pid = running.init_pid
+        self.links = links
+        self.gone = asyncio.Event()
+        self.may_reboot = True  # False: end it instead
+        self.monitor: pidfd.Watch
+        self.init: pidfd.Watch
+
+    def kill_init(self) -> None:
+        """End it at once, also if it is just about to come up again."""
+        self.may_reboot = False
+        if self.init.fd >= 0:
+            pidfd.send(self.init.fd, signal.SIGKILL)
+
+    def ask_to_stop(self) -> None:
+        """Ask init to shut the machine down, by the signal that it waits for."""
+        if self.init.fd >= 0:
+            pidfd.send(self.init.fd, halt_signal(self.init_pid))
+
+    def close(self) -> None:
+        """Let go of all descriptors."""
+        self.monitor.close()
+        self.init.close()
+        if self.links is not None:
+            self.links.close()
+
+
+class Watcher:
+    """All machines that run, each watched until it has stopped."""
+
+    def __init__(self, lxcpath: str, subscriber: Subscriber, clean: Callable[[MachineId], None]) -> None:
+        self._lxcpath = lxcpath
+        self._subscriber = subscriber
+        self._clean = clean
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.machines: dict[MachineId, Machine] = {}
+
+    async def find(self, id: MachineId) -> tuple[lxc_command.Running, netns.Watch | None] | None:
+        """What runs under that name, and a watch on its interfaces; the caller hands both to `track`."""
+        return await in_thread(self.find_blocking, id)
+
+    def find_blocking(self, id: MachineId) -> tuple[lxc_command.Running, netns.Watch | None] | None:
+        """`find`, for a pass over many in one thread."""
+        running = lxc_command.find(self._lxcpath, id.key)
+        return (running, _links_of(running)) if running is not None else None
+
+    def track(self, id: MachineId, running: lxc_command.Running, links: netns.Watch | None) -> Machine:
+        """Watch a machine from now on."""
+        machine = self.machines[id] = Machine(id, running, links)
+        machine.init = pidfd.Watch(running.init_fd, lambda: self._init_ended(machine))
+        machine.monitor = pidfd.Watch(running.monitor_fd, lambda: self._monitor_ended(machine))
+        return machine
+
+    def tell(self, machine: Machine, kind: MachineEventKind) -> None:
+        """Tell the subscriber of an event."""
+        self._subscriber(MachineEvent(machine.id, kind))
+
+    async def close(self) -> None:
+        """Stop watching; the machines go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for machine in self.machines.values():
+            machine.close()
+        self.machines.clear()
+
+    def _spawn(self, work: asyncio.Task[None]) -> None:
+        self._tasks.add(work)
+        work.add_done_callback(self._tasks.discard)
+
+    def _init_ended(self, machine: Machine) -> None:
+        if not pidfd.is_gone(machine.monitor.fd):
+            self._spawn(asyncio.ensure_future(self._await_next(machine)))
+
+    def _monitor_ended(self, machine: Machine) -> None:
+        self._spawn(asyncio.ensure_future(self._finish(machine)))
+
+    async def _await_next(self, machine: Machine) -> None:
+        """Init has gone and the monitor has not (yet): either it is about to, or it comes up with another init."""
+        pause = _LOOK_FIRST
+        while not machine.gone.is_set() and machine.monitor.fd >= 0 and not pidfd.is_gone(machine.monitor.fd):
+            found = await self.find(machine.id)
+            if found is not None and machine.monitor.fd >= 0 and found[0].init_pid != machine.init_pid:
+                self._rebooted(machine, *found)
+                return
+            if found is not None:
+                _drop(*found)
+            await asyncio.sleep(pause)
+            pause = min(_LOOK_MOST, pause * 1.5)
+
+    def _rebooted(self, machine: Machine, running: lxc_command.Running, links: netns.Watch | None) -> None:
+        os.close(running.monitor_fd)
+        machine.init.close()
+        if machine.links is not None:
+            machine.links.close()
+        machine.init_pid, machine.links = running.init_pid, links
+        machine.init = pidfd.Watch(running.init_fd, lambda: self._init_ended(machine))
+        if machine.may_reboot:
+            machine.status = InstanceStatus.RUNNING
+            self.tell(machine, MachineEventKind.REBOOTED)
+        else:
+            machine.kill_init()
+
+    async def _finish(self, machine: Machine) -> None:
+        """The monitor has gone. Init, if it still lives, dies with it; then the machine has stopped."""
+        while machine.init.fd >= 0 and not pidfd.is_gone(machine.init.fd):
+            machine.kill_init()
+            await asyncio.sleep(_LOOK_FIRST)
+        machine.close()
+        with contextlib.suppress(OSError):
+            await in_thread(self._clean, machine.id)
+        if self.machines.get(machine.id) is machine:
+            del self.machines[machine.id]
+        machine.status = InstanceStatus.STOPPED
+        self.tell(machine, MachineEventKind.STOPPED)
+        machine.gone.set()
+
+
+def _links_of(running: lxc_command.Running) -> netns.Watch | None:
+    """A watch on the interfaces; None, with a word in the log, if there cannot be one: the machine runs all the same."""
+    try:
+        return netns.Watch(running.init_pid)
+    except OSError as error:
+        log.warning("The interfaces of a machine cannot be watched", extra={"init": running.init_pid, "error": str(error)})
+        return None
+
+
+def _drop(running: lxc_command.Running, links: netns.Watch | None) -> None:
+    os.close(running.init_fd)
+    os.close(running.monitor_fd)
+    if links is not None:
+        links.close()
+
+
+def halt_signal(pid: int) -> int:
+    """The signal at which an init shuts down: systemd blocks SIGRTMIN+3, to take it by signalfd; others know SIGPWR."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("SigBlk:"):
+                blocked = int(line.split()[1], 16)
+                return _HALT_BY_SYSTEMD if blocked >> (_HALT_BY_SYSTEMD - 1) & 1 else signal.SIGPWR
+    return signal.SIGPWR

@@ -1,0 +1,302 @@
+"""The `lxc` driver passes the suite, with real containers of busybox. Run it in a network namespace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.errors import HostError
+from atoll.domain.idmap import IdMap
+from atoll.drivers.instance.conformance import Conformance, run, started
+from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineId, MountSpec
+from atoll.drivers.instance.lxc.driver import LxcDriver
+from atoll.host import cgroup, lxc_command, pidfd, process
+
+BASE = 1_000_000
+BUSYBOX = Path("/bin/busybox")
+INITTAB = "::sysinit:/bin/true\n::respawn:/bin/sleep 1000000\n::ctrlaltdel:/sbin/reboot\n"
+STUBBORN = "lxc.init.cmd = /bin/sleep 1000000"
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not BUSYBOX.exists() or not shutil.which("lxc-start"), reason="needs root, lxc, busybox"
+    ),
+    pytest.mark.skipif(
+        set(os.listdir("/sys/class/net")) - {"lo", "bonding_masters"} != set(), reason="needs a namespace of its own"
+    ),
+]
+
+
+def make_rootfs(root: Path) -> None:
+    """A small system of busybox alone."""
+    for name in ("bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "root", "run", "mnt", "usr/bin", "usr/sbin"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    subprocess.run(["chroot", str(root), "/bin/busybox", "--install", "-s"], check=True)
+    (root / "etc/inittab").write_text(INITTAB)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+
+
+def _target(fd: str) -> str:
+    """What a descriptor of ours stands for, without the numbers of pipes and sockets."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").partition(":[")[0]
+    except OSError:
+        return "the look itself"
+
+
+class LxcRig:
+    """A state directory of its own, and so monitors and control groups of its own."""
+
+    def __init__(self, folder: Path, rootfs: Path) -> None:
+        self.folder = self.scratch = folder
+        self.rootfs = rootfs
+        self.events: list[MachineEvent] = []
+        self.names: set[str] = set()
+        self.driver = LxcDriver(folder)
+        self.layout = cgroup.detect()
+
+    def launch(self, name: str, *, stubborn: bool = False) -> Launch:
+        self.names.add(name)
+        for kind in ("log", "run"):
+            (self.folder / kind / name).mkdir(parents=True, exist_ok=True)
+        return Launch(
+            id=MachineId("default", name),
+            uuid="",
+            rootfs=self.rootfs,
+            log_dir=self.folder / "log" / name,
+            run_dir=self.folder / "run" / name,
+            hostname=name,
+            architecture="x86_64",
+            idmap=IdMap.plain(BASE, 65536),
+            rootfs_idmap=True,
+            raw=STUBBORN if stubborn else "",
+        )
+
+    async def reopen(self) -> None:
+        """A killed daemon closes nothing itself; the kernel closes its descriptors."""
+        await self.driver.close()
+        self.driver = LxcDriver(self.folder)
+        self.events.clear()
+        await self.driver.open(self.events.append)
+
+    async def kill_outside(self, machine: MachineId) -> None:
+        found = lxc_command.find(str(self.folder), machine.key)
+        assert found is not None
+        pidfd.send(found.monitor_fd, 9)
+        for _ in range(1000):
+            if pidfd.is_gone(found.monitor_fd) and pidfd.is_gone(found.init_fd):
+                break
+            await asyncio.sleep(0.01)
+        os.close(found.init_fd)
+        os.close(found.monitor_fd)
+
+    def residue(self) -> object:
+        children = sum(1 for name in os.listdir("/proc") if name.isdecimal())
+        fds = sorted(_target(name) for name in os.listdir("/proc/self/fd"))
+        return fds, children, self.groups("/*/*/")
+
+    def groups(self, below: str = "") -> set[str]:
+        """The control groups of this rig's daemon."""
+        return {str(path) for root in self.layout.roots for path in Path(root).glob(self.group_root + below) if path.is_dir()}
+
+    @property
+    def group_root(self) -> str:
+        return self.driver._host.group_root
+
+    def limits(self, machine: MachineId) -> tuple[int | None, int | None]:
+        group = f"{self.group_root}/payload/{machine.key}"
+        file = "memory.limit_in_bytes" if self.layout.version("memory") == 1 else "memory.max"
+        memory = cgroup.read_text(f"{self.layout.path('memory', group)}/{file}").strip()
+        pids = cgroup.read_text(f"{self.layout.path('pids', group)}/pids.max").strip()
+        limited = memory.isdecimal() and int(memory) < 1 << 62
+        return int(memory) if limited else None, int(pids) if pids.isdecimal() else None
+
+    async def clean(self) -> None:
+        """Leave nothing, whatever the test did."""
+        for name in self.names:
+            await self.driver._clear(MachineId("default", name))
+        await self.driver.close()
+
+
+def open_folder() -> Path:
+    """A new folder that the ids of a user namespace can reach, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="atoll-lxc-", dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rootfs() -> Iterator[Path]:
+    folder = open_folder()
+    make_rootfs(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = open_folder()
+    yield made
+    shutil.rmtree(made)
+
+
+class TestLxc(Conformance):
+    """All of it, and what only this driver promises."""
+
+    @pytest.fixture
+    async def rig(self, folder: Path, rootfs: Path) -> AsyncIterator[LxcRig]:
+        rig = LxcRig(folder, rootfs)
+        await rig.driver.open(rig.events.append)
+        try:
+            yield rig
+        finally:
+            await rig.clean()
+        assert rig.groups() == set()
+
+    async def test_commands_have_no_way_out(self, rig: LxcRig) -> None:
+        """No capability is inheritable, no descriptor of the host's open, no path of the host's to be seen."""
+        machine = await started(rig)
+        _, out, _ = await run(rig, machine, "grep", "-E", "CapInh|Seccomp:|NoNewPrivs|Groups", "/proc/self/status")
+        lines = dict(line.split(":\t") for line in out.decode().splitlines())
+        assert int(lines["CapInh"], 16) == 0
+        assert lines["Seccomp"] == "2"
+        assert lines["Groups"].strip() == ""
+        _, out, _ = await run(rig, machine, "sh", "-c", "ls /proc/$$/fd; true")
+        assert set(out.decode().split()) <= {"0", "1", "2"}
+        for number in range(3, 20):
+            assert (await run(rig, machine, "pwd", cwd=f"/proc/self/fd/{number}"))[1] == b"/\n"
+
+    async def test_the_interpreter_is_not_the_hosts_file(self, rig: LxcRig) -> None:
+        """What a guest could reach as /proc/PID/exe of a worker is a sealed copy in memory."""
+        image = os.readlink(f"/proc/{rig.driver._zygote.pid}/exe")
+        assert image.startswith("/memfd:")
+        with pytest.raises(OSError):
+            os.close(os.open(f"/proc/{rig.driver._zygote.pid}/exe", os.O_RDWR))
+
+    async def test_the_hosts_interpreter_stays_as_it_is(self, rig: LxcRig) -> None:
+        """A guest that tries to write to what runs its commands, while they start, changes nothing on the host."""
+        machine = await started(rig)
+        binary = os.path.realpath(sys.executable)  # noqa: ASYNC240 - once, in a test
+        before = os.stat(binary)
+        script = "for i in $(seq 300); do for p in /proc/[0-9]*/exe; do (echo x >$p) 2>/dev/null; done; done"
+        attack = asyncio.ensure_future(run(rig, machine, "timeout", "2", "sh", "-c", script))
+        for _ in range(40):
+            await run(rig, machine, "true")
+        await attack
+        after = os.stat(binary)
+        assert (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+
+    async def test_mounts_cannot_be_led_out(self, rig: LxcRig) -> None:
+        """A link in the guest is followed below the guest's root, and `..` is refused."""
+        machine = await started(rig)
+        mark = rig.scratch / "mark"
+        mark.mkdir()
+        await run(rig, machine, "mkdir", "-p", str(rig.scratch))
+        await run(rig, machine, "ln", "-s", str(rig.scratch), "/mnt/away")
+        spec = MountSpec("m", str(mark), "mnt/away/inside")
+        await rig.driver.attach_mount(machine, spec)
+        assert not (rig.scratch / "inside").exists()
+        assert (await run(rig, machine, "ls", "-d", f"{rig.scratch}/inside"))[0] == 0
+        await rig.driver.detach_mount(machine, spec)
+        with pytest.raises(HostError):
+            await rig.driver.attach_mount(machine, MountSpec("m", str(mark), "mnt/../../etc"))
+        await run(rig, machine, "sh", "-c", "rm /mnt/away; rm -r /tmp/*")
+
+    async def test_mounts_with_the_guests_owners(self, rig: LxcRig) -> None:
+        """An idmapped mount, plugged in or there from the start, shows the host's root as the guest's; a file can be mounted."""
+        shared = rig.scratch / "shared"
+        shared.mkdir()
+        (shared / "file").write_text("text")
+        first = MountSpec("a", str(shared), "mnt/a", idmapped=True)
+        machine = await started(rig, mounts=[first])
+        await rig.driver.attach_mount(machine, MountSpec("b", str(shared), "mnt/b", idmapped=True))
+        await rig.driver.attach_mount(machine, MountSpec("c", str(shared / "file"), "mnt/c/file", is_file=True))
+        for path, owner in (("/mnt/a", b"0"), ("/mnt/b", b"0"), ("/mnt/c/file", b"65534")):
+            assert (await run(rig, machine, "stat", "-c", "%u", path))[1].strip() == owner, path
+        assert (await run(rig, machine, "cat", "/mnt/c/file"))[1] == b"text"
+
+    async def test_a_privileged_machine(self, rig: LxcRig) -> None:
+        """Runs with the host's ids, and without the capabilities that would reach the host."""
+        launch = replace(rig.launch("c1"), idmap=None, rootfs_idmap=False)
+        await rig.driver.start(launch)
+        _, out, _ = await run(rig, launch.id, "grep", "CapBnd", "/proc/self/status")
+        bounding = int(out.split()[1], 16)
+        for number in (16, 17, 25, 32, 33):  # sys_module, sys_rawio, sys_time, mac_override, mac_admin
+            assert not bounding >> number & 1
+        assert (await run(rig, launch.id, "id", "-u"))[1] == b"0\n"
+
+    async def test_commands_get_the_machines_own_limits(self, rig: LxcRig) -> None:
+        """Those of `limits.kernel.*`, not the daemon's."""
+        machine = await started(rig, limits=Limits(rlimits={"nofile": "512:1024"}))
+        assert (await run(rig, machine, "sh", "-c", "ulimit -n; ulimit -Hn"))[1] == b"512\n1024\n"
+
+    async def test_addresses_follow_changes(self, rig: LxcRig) -> None:
+        """An address that the guest takes is in the next look, and gone from the one after it let go."""
+        machine = await started(rig)
+        for action, seen in (("add", True), ("del", False)):
+            await run(rig, machine, "ip", "addr", action, "10.9.8.7/24", "dev", "lo")
+            (loopback,) = (await rig.driver.state([machine]))[machine].nics
+            assert (("inet", "10.9.8.7", 24, "global") in loopback.addresses) is seen
+
+    async def test_terminal_is_the_guests(self, rig: LxcRig) -> None:
+        """`tty` names it, it belongs to the guest's user, and it is the controlling one."""
+        machine = await started(rig)
+        _, before, _ = await run(rig, machine, "ls", "/dev/pts")
+        master, slave = await rig.driver.open_terminal(machine, user=1000, group=1000)
+        assert os.fstat(slave).st_uid == BASE + 1000
+        _, after, _ = await run(rig, machine, "ls", "/dev/pts")
+        assert len(after.split()) == len(before.split()) + 1
+        os.close(slave)
+        os.close(master)
+
+    async def test_one_program_per_start_none_for_commands(self, rig: LxcRig) -> None:
+        """No hot path starts a program but the start itself."""
+        seen: list[str] = []
+        process.observer = lambda argv: seen.append(argv[0])
+        try:
+            machine = await started(rig)
+            await run(rig, machine, "true")
+            await rig.driver.state([machine])
+            await rig.driver.freeze(machine)
+            await rig.driver.thaw(machine)
+            await rig.driver.stop(machine, timeout=None)
+        finally:
+            process.observer = None
+        assert seen == ["lxc-start"]
+
+    async def test_the_zygote_is_started_again(self, rig: LxcRig) -> None:
+        """Should it ever end, the next command brings up another."""
+        machine = await started(rig)
+        before = rig.driver._zygote.pid
+        os.kill(before, 9)
+        await asyncio.sleep(0.1)
+        assert (await run(rig, machine, "true"))[0] == 0
+        assert rig.driver._zygote.pid != before
+
+    async def test_times(self, rig: LxcRig, capsys: pytest.CaptureFixture[str]) -> None:
+        """Bounds that only something broken exceeds; the figures themselves are told."""
+        begun = time.perf_counter()
+        machine = await started(rig)
+        up = time.perf_counter()
+        for _ in range(20):
+            await run(rig, machine, "true")
+        ran = time.perf_counter()
+        await rig.driver.state([machine])
+        looked = time.perf_counter()
+        await rig.driver.stop(machine, timeout=None)
+        figures = [1000 * x for x in (up - begun, (ran - up) / 20, looked - ran, time.perf_counter() - looked)]
+        with capsys.disabled():
+            print(" start {:.1f} exec {:.1f} state {:.2f} kill {:.1f} ms ".format(*figures), end="")
+        assert max(figures) < 1000
