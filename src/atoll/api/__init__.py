@@ -1,0 +1,1 @@
+"""The REST API: routes as data, thin handlers, one table of errors."""

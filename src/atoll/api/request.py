@@ -1,0 +1,135 @@
+"""A request as handlers see it: who asks, about which project, with what body."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from atoll.domain import names
+from atoll.domain.caller import Caller
+from atoll.domain.entities import DEFAULT_PROJECT
+from atoll.domain.errors import BadRequest, Forbidden, PreconditionFailed, TooLarge
+
+T = TypeVar("T")
+
+MAX_JSON = 1 << 20
+"""Bytes of a JSON body; streams have budgets of their own."""
+
+MAX_DEPTH = 64
+
+
+class Request:
+    """One request. `family` is "containers" or "virtual-machines" when it came by one of those aliases."""
+
+    def __init__(self, raw: web.Request, caller: Caller, *, family: str = "") -> None:
+        self.raw = raw
+        self.caller = caller
+        self.family = family
+
+    def path(self, name: str) -> str:
+        """A part of the URL, decoded."""
+        return self.raw.match_info[name]
+
+    def query(self, name: str, default: str = "") -> str:
+        """A query parameter."""
+        return self.raw.query.get(name, default)
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is true or false."""
+        return self.query(name).lower() in ("1", "true", "yes", "on")
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that is a number. BadRequest if it is none."""
+        text = self.query(name)
+        if not text:
+            return default
+        try:
+            return int(text)
+        except ValueError as error:
+            raise BadRequest(f"Invalid {name}: {text[:40]!r} is not a number") from error
+
+    @property
+    def project(self) -> str:
+        """The project asked about; Forbidden if the caller may not use it."""
+        project = self.query("project") or DEFAULT_PROJECT
+        names.project(project)
+        if not self.caller.may_use(project):
+            raise Forbidden("Not authorized")
+        return project
+
+    @property
+    def scope(self) -> str | None:
+        """The project to list; None means all of them (`all-projects=true`), which a restricted caller sees filtered."""
+        if not self.flag("all-projects"):
+            return self.project
+        if self.query("project"):
+            raise BadRequest("Cannot specify a project when requesting all projects")
+        return None
+
+    @property
+    def recursion(self) -> int:
+        """0: URLs; 1: objects; 2: objects with state."""
+        return self.number("recursion", 0)
+
+    async def read(self, limit: int = MAX_JSON) -> bytes:
+        """The whole body. TooLarge if it is over the limit."""
+        if (self.raw.content_length or 0) > limit:
+            raise TooLarge(f"The request body is larger than {limit} bytes")
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.raw.content.iter_chunked(1 << 16):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"The request body is larger than {limit} bytes")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def body(self, kind: type[T]) -> T:
+        """The JSON body as that type. BadRequest that names the field when it does not fit."""
+        data = await self.read()
+        _check_depth(data)
+        try:
+            return msgspec.json.decode(data or b"{}", type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"Invalid request body: {error}") from error
+        except RecursionError as error:
+            raise BadRequest("Invalid request body: nested too deeply") from error
+
+    def check_etag(self, subject: Any) -> None:
+        """PreconditionFailed when If-Match is given and the object is no longer the one it names."""
+        expected = self.raw.headers.get("If-Match", "").strip('"')
+        if expected and expected != "*" and expected != etag(subject):
+            raise PreconditionFailed(f"ETag doesn't match: {expected} vs {etag(subject)}")
+
+
+def etag(subject: Any) -> str:
+    """A hash over what a PUT of the object could change; the same subject gives the same tag on every host."""
+    return hashlib.sha256(msgspec.json.encode(subject, order="sorted")).hexdigest()
+
+
+def _check_depth(data: bytes) -> None:
+    """A cheap bound on nesting, before the parser recurses; brackets in strings only make it stricter than needed."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    if deepest > MAX_DEPTH:
+        raise BadRequest("Invalid request body: nested too deeply")

@@ -1,0 +1,222 @@
+"""/1.0/instances: lists, creation, change, deletion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from atoll.api import listing, render, response
+from atoll.api.request import Request
+from atoll.api.route import Access, Route
+from atoll.api.schema import instances as schema
+from atoll.domain import names
+from atoll.domain.errors import BadRequest, Forbidden, Unsupported
+from atoll.services.events import with_project
+from atoll.services.images.service import ImageService
+from atoll.services.instances.core import Loaded
+from atoll.services.instances.create import InstanceCreator
+from atoll.services.instances.create import Request as NewInstance
+from atoll.services.instances.query import Full, InstanceQuery
+from atoll.services.instances.snapshots import SnapshotService
+from atoll.services.instances.update import Change, InstanceUpdater, change_of
+
+_TYPES = {"containers": "container", "virtual-machines": "virtual-machine"}
+
+
+class InstanceRoutes:
+    """Routes of instances themselves."""
+
+    def __init__(
+        self,
+        query: InstanceQuery,
+        creator: InstanceCreator,
+        updater: InstanceUpdater,
+        snapshots: SnapshotService,
+        images: ImageService,
+    ) -> None:
+        self._query = query
+        self._creator = creator
+        self._updater = updater
+        self._snapshots = snapshots
+        self._images = images
+
+    def table(self) -> Sequence[Route]:
+        """The routes."""
+        path = "/1.0/instances/{name}"
+        return (
+            Route("GET", "/1.0/instances", self.list_, Access.PROJECT, "List instances", result=list[schema.Instance]),
+            Route(
+                "POST", "/1.0/instances", self.create, Access.PROJECT, "Create an instance", schema.InstancesPost, is_async=True
+            ),
+            Route("GET", path, self.get, Access.PROJECT, "Get an instance", result=schema.Instance),
+            Route("PUT", path, self.put, Access.PROJECT, "Replace an instance", schema.InstancePut, is_async=True),
+            Route("PATCH", path, self.patch, Access.PROJECT, "Change an instance", schema.InstancePut),
+            Route("POST", path, self.post, Access.PROJECT, "Rename an instance", schema.InstancePost, is_async=True),
+            Route("DELETE", path, self.delete, Access.PROJECT, "Delete an instance", is_async=True),
+        )
+
+    # --- lists ---------------------------------------------------------------------------------------------------------
+
+    async def list_(self, request: Request) -> web.StreamResponse:
+        """URLs, objects or objects with state; filtered."""
+        kind = _TYPES.get(request.family) or request.query("instance-type")
+        scope = request.scope
+        if request.recursion == 0 and not request.query("filter") and not kind:
+            base = f"/1.0/{request.family or 'instances'}"
+            found = await self._query.names(scope)
+            return response.sync([with_project(f"{base}/{name}", p) for p, name in found if request.caller.may_use(p)])
+        if request.recursion < 2:
+            listed = [each for each in await self._query.find_all(scope) if _visible(request, each, kind)]
+            return listing.answer(
+                request,
+                listed,
+                url=lambda each: _url(request, each),
+                render=lambda each: render.instance(each, self._query.status(each)),
+            )
+        full = [each for each in await self._query.find_all_full(scope) if _visible(request, each.loaded, kind)]
+        return listing.answer(request, full, url=lambda each: _url(request, each.loaded), render=_full)
+
+    async def get(self, request: Request) -> web.StreamResponse:
+        """One; recursion=1 adds state and snapshots."""
+        loaded = await self._find(request)
+        tag = render.etag_subject(loaded)
+        if request.recursion == 0:
+            return response.sync(render.instance(loaded, self._query.status(loaded)), etag=tag)
+        state, disk = await self._query.state(loaded)
+        _, snapshots = await self._snapshots.find_all(loaded.record.project, loaded.record.name)
+        return response.sync(_full(Full(loaded, state, disk, snapshots)), etag=tag)
+
+    async def _find(self, request: Request) -> Loaded:
+        return await self._query.find(request.project, names.instance(request.path("name")))
+
+    # --- creation ------------------------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> web.StreamResponse:
+        """From an image, from nothing, or from another instance."""
+        if request.raw.content_type == "application/octet-stream":
+            raise Unsupported("Importing backups is not supported in this release")
+        body = await request.body(schema.InstancesPost)
+        new = _new_instance(request, body)
+        source = body.source
+        caller = request.caller
+        match source.type:
+            case "none":
+                operation = await self._creator.empty(new, caller=caller)
+            case "image":
+                if source.server:
+                    raise Unsupported(
+                        "Images of other servers are not supported in this release", hint="import or build the image first"
+                    )
+                project = source.project or new.project
+                if not caller.may_use(project):
+                    raise Forbidden("Not authorized")
+                image = await self._images.resolve(
+                    project, alias=source.alias, fingerprint=source.fingerprint, properties=source.properties
+                )
+                operation = await self._creator.from_image(new, image, caller=caller)
+            case "copy":
+                project = source.project or new.project
+                if not caller.may_use(project):
+                    raise Forbidden("Not authorized")
+                if not source.source:
+                    raise BadRequest("source.source: must specify a source instance")
+                operation = await self._creator.copy(
+                    new,
+                    source.source,
+                    project,
+                    instance_only=source.instance_only or source.container_only,
+                    caller=caller,
+                )
+            case "migration":
+                raise Unsupported("Migration is not supported in this release")
+            case other:
+                raise BadRequest(f"source.type: unknown source type {other[:40]!r}")
+        return response.operation(operation)
+
+    # --- change --------------------------------------------------------------------------------------------------------
+
+    async def put(self, request: Request) -> web.StreamResponse:
+        """Replace, or restore a snapshot."""
+        body = await request.body(schema.InstancePut)
+        loaded = await self._find(request)
+        request.check_etag(render.etag_subject(loaded))
+        record = loaded.record
+        if body.restore:
+            operation = await self._snapshots.restore(
+                record.project, record.name, body.restore, stateful=bool(body.stateful), caller=request.caller
+            )
+            return response.operation(operation)
+        change = Change(
+            description=body.description or "",
+            architecture=body.architecture or record.architecture,
+            ephemeral=bool(body.ephemeral),
+            config=body.config or {},
+            devices=body.devices or {},
+            profiles=tuple(body.profiles if body.profiles is not None else ("default",)),
+        )
+        return response.operation(await self._updater.update_later(loaded, change, caller=request.caller))
+
+    async def patch(self, request: Request) -> web.StreamResponse:
+        """Change only what is given; a config key with an empty value goes."""
+        body = await request.body(schema.InstancePut)
+        loaded = await self._find(request)
+        request.check_etag(render.etag_subject(loaded))
+        base = change_of(loaded.record)
+        given = {
+            field: getattr(body, field)
+            for field in ("description", "architecture", "ephemeral")
+            if getattr(body, field) is not None
+        }
+        change = dataclasses.replace(
+            base,
+            **given,
+            config={**base.config, **(body.config or {})},
+            devices={**base.devices, **(body.devices or {})},
+            profiles=tuple(body.profiles) if body.profiles is not None else base.profiles,
+        )
+        await self._updater.update(loaded.record.project, loaded.record.name, change, caller=request.caller)
+        return response.empty()
+
+    async def post(self, request: Request) -> web.StreamResponse:
+        """Rename; moving elsewhere comes with migration."""
+        body = await request.body(schema.InstancePost)
+        loaded = await self._find(request)
+        if body.migration or body.target or body.pool or body.project or request.query("target"):
+            raise Unsupported("Moving instances is not supported in this release")
+        operation = await self._updater.rename(loaded.record.project, loaded.record.name, body.name, caller=request.caller)
+        return response.operation(operation)
+
+    async def delete(self, request: Request) -> web.StreamResponse:
+        """Delete a stopped instance."""
+        loaded = await self._find(request)
+        operation = await self._creator.delete(loaded.record.project, loaded.record.name, caller=request.caller)
+        return response.operation(operation)
+
+
+def _visible(request: Request, loaded: Loaded, kind: str) -> bool:
+    return request.caller.may_use(loaded.record.project) and (not kind or loaded.record.type == kind)
+
+
+def _url(request: Request, loaded: Loaded) -> str:
+    return with_project(f"/1.0/{request.family or 'instances'}/{loaded.record.name}", loaded.record.project)
+
+
+def _full(full: Full) -> schema.InstanceFull:
+    return render.instance_full(full)
+
+
+def _new_instance(request: Request, body: schema.InstancesPost) -> NewInstance:
+    return NewInstance(
+        project=request.project,
+        name=body.name,
+        type=_TYPES.get(request.family) or body.type or "container",
+        architecture=body.architecture,
+        description=body.description,
+        ephemeral=body.ephemeral,
+        config=body.config or {},
+        devices=body.devices or {},
+        profiles=tuple(body.profiles) if body.profiles is not None else None,
+        instance_type=body.instance_type,
+    )

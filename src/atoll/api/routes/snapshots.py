@@ -1,0 +1,110 @@
+"""/1.0/instances/NAME/snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from atoll.api import listing, render, response
+from atoll.api.request import Request
+from atoll.api.route import Access, Route
+from atoll.api.schema import instances as schema
+from atoll.domain import clock, names
+from atoll.domain.errors import BadRequest, Unsupported
+from atoll.services.events import with_project
+from atoll.services.instances.core import InstanceCore
+from atoll.services.instances.snapshots import SnapshotService
+
+
+class SnapshotRoutes:
+    """Routes of an instance's snapshots."""
+
+    def __init__(self, core: InstanceCore, snapshots: SnapshotService) -> None:
+        self._core = core
+        self._snapshots = snapshots
+
+    def table(self) -> Sequence[Route]:
+        """The routes."""
+        base = "/1.0/instances/{name}/snapshots"
+        one = f"{base}/{{snapshot}}"
+        return (
+            Route("GET", base, self.list_, Access.PROJECT, "List snapshots", result=list[schema.SnapshotInfo]),
+            Route("POST", base, self.create, Access.PROJECT, "Create a snapshot", schema.SnapshotsPost, is_async=True),
+            Route("GET", one, self.get, Access.PROJECT, "Get a snapshot", result=schema.SnapshotInfo),
+            Route("PUT", one, self.put, Access.PROJECT, "Change a snapshot's expiry", schema.SnapshotPut, is_async=True),
+            Route("PATCH", one, self.put, Access.PROJECT, "Change a snapshot's expiry", schema.SnapshotPut, is_async=True),
+            Route("POST", one, self.rename, Access.PROJECT, "Rename a snapshot", schema.InstancePost, is_async=True),
+            Route("DELETE", one, self.delete, Access.PROJECT, "Delete a snapshot", is_async=True),
+        )
+
+    async def list_(self, request: Request) -> web.StreamResponse:
+        """Oldest first."""
+        loaded, found = await self._snapshots.find_all(request.project, _name(request))
+        base = f"/1.0/{request.family or 'instances'}/{loaded.record.name}/snapshots"
+        return listing.answer(
+            request,
+            found,
+            url=lambda each: with_project(f"{base}/{each.name}", loaded.record.project),
+            render=lambda each: render.snapshot(each, loaded),
+        )
+
+    async def get(self, request: Request) -> web.StreamResponse:
+        """One."""
+        loaded, found = await self._core.load_snapshot(request.project, _name(request), _snapshot(request))
+        return response.sync(render.snapshot(found, loaded), etag=[found.expires_at])
+
+    async def create(self, request: Request) -> web.StreamResponse:
+        """Of the instance as it is now."""
+        body = await request.body(schema.SnapshotsPost)
+        operation = await self._snapshots.create(
+            request.project,
+            _name(request),
+            body.name,
+            expires_at=expiry(body.expires_at),
+            stateful=body.stateful,
+            caller=request.caller,
+        )
+        return response.operation(operation)
+
+    async def put(self, request: Request) -> web.StreamResponse:
+        """Change when it expires."""
+        body = await request.body(schema.SnapshotPut)
+        _, found = await self._core.load_snapshot(request.project, _name(request), _snapshot(request))
+        request.check_etag([found.expires_at])
+        operation = await self._snapshots.update_later(
+            request.project, _name(request), found.name, expires_at=expiry(body.expires_at), caller=request.caller
+        )
+        return response.operation(operation)
+
+    async def rename(self, request: Request) -> web.StreamResponse:
+        """Give it another name."""
+        body = await request.body(schema.InstancePost)
+        if body.migration or body.target:
+            raise Unsupported("Moving snapshots is not supported in this release")
+        operation = await self._snapshots.rename(
+            request.project, _name(request), _snapshot(request), body.name, caller=request.caller
+        )
+        return response.operation(operation)
+
+    async def delete(self, request: Request) -> web.StreamResponse:
+        """Remove it."""
+        operation = await self._snapshots.delete(request.project, _name(request), _snapshot(request), caller=request.caller)
+        return response.operation(operation)
+
+
+def _name(request: Request) -> str:
+    return names.instance(request.path("name"))
+
+
+def _snapshot(request: Request) -> str:
+    return names.snapshot(request.path("snapshot"))
+
+
+def expiry(text: str | None) -> str:
+    """An expiry as it is kept: empty for never. BadRequest for what is no time."""
+    try:
+        seconds = clock.parse(text or "")
+    except ValueError as error:
+        raise BadRequest(f"expires_at: {(text or '')[:40]!r} is not a time") from error
+    return clock.rfc3339(seconds) if seconds else ""

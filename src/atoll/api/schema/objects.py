@@ -1,0 +1,196 @@
+"""Wire types of projects, profiles, storage, networks and warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from atoll.api.schema.common import Body, Config, Devices
+
+
+class ProjectsPost(Body):
+    """POST /1.0/projects."""
+
+    name: str
+    description: str = ""
+    config: Config | None = None
+
+
+class Project(msgspec.Struct):
+    """A project."""
+
+    name: str
+    description: str
+    config: Config
+    used_by: list[str]
+
+
+class ProfilesPost(Body):
+    """POST /1.0/profiles."""
+
+    name: str
+    description: str = ""
+    config: Config | None = None
+    devices: Devices | None = None
+
+
+class ProfilePut(Body):
+    """PUT and PATCH of a profile."""
+
+    description: str | None = None
+    config: Config | None = None
+    devices: Devices | None = None
+
+
+class Profile(msgspec.Struct):
+    """A profile."""
+
+    name: str
+    description: str
+    config: Config
+    devices: Devices
+    used_by: list[str]
+
+
+class StoragePoolsPost(Body):
+    """POST /1.0/storage-pools."""
+
+    name: str
+    driver: str = ""
+    description: str = ""
+    config: Config | None = None
+
+
+class StoragePool(msgspec.Struct):
+    """A storage pool."""
+
+    name: str
+    description: str
+    driver: str
+    config: Config
+    used_by: list[str]
+    status: str
+    locations: list[str]
+
+
+class VolumesPost(Body):
+    """POST …/volumes."""
+
+    name: str
+    type: str = ""
+    content_type: str = ""
+    description: str = ""
+    config: Config | None = None
+    source: dict[str, Any] | None = None
+
+
+class VolumePut(Body):
+    """PUT and PATCH of a volume."""
+
+    description: str | None = None
+    config: Config | None = None
+    restore: str = ""
+
+
+class VolumePost(Body):
+    """POST of a volume: its new name."""
+
+    name: str = ""
+    pool: str = ""
+    project: str = ""
+    migration: bool = False
+
+
+class Volume(msgspec.Struct):
+    """A storage volume."""
+
+    name: str
+    type: str
+    content_type: str
+    description: str
+    config: Config
+    used_by: list[str]
+    location: str
+    project: str
+    created_at: str
+
+
+class VolumeSnapshotsPost(Body):
+    """POST …/snapshots of a volume."""
+
+    name: str = ""
+    description: str = ""
+    expires_at: str | None = None
+
+
+class VolumeSnapshotPut(Body):
+    """PUT of a volume's snapshot."""
+
+    description: str | None = None
+    expires_at: str | None = None
+
+
+class VolumeSnapshot(msgspec.Struct):
+    """A volume's snapshot."""
+
+    name: str
+    description: str
+    config: Config
+    content_type: str
+    expires_at: str
+    created_at: str
+
+
+class NetworksPost(Body):
+    """POST /1.0/networks."""
+
+    name: str
+    type: str = ""
+    description: str = ""
+    config: Config | None = None
+
+
+class Network(msgspec.Struct):
+    """A network."""
+
+    name: str
+    description: str
+    type: str
+    managed: bool
+    status: str
+    config: Config
+    used_by: list[str]
+    locations: list[str]
+
+
+class Lease(msgspec.Struct):
+    """An address in use."""
+
+    hostname: str
+    hwaddr: str
+    address: str
+    type: str
+    location: str
+
+
+class WarningPut(Body):
+    """PUT and PATCH of a warning."""
+
+    status: str
+
+
+class Warning(msgspec.Struct):
+    """A warning."""
+
+    uuid: str
+    location: str
+    project: str
+    type: str
+    count: int
+    first_seen_at: str
+    last_seen_at: str
+    last_message: str
+    severity: str
+    status: str
+    entity_url: str

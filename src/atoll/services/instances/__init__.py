@@ -1,0 +1,1 @@
+"""Instances: one module per use case over what `core` knows and holds."""

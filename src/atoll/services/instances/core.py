@@ -1,0 +1,220 @@
+"""What all use cases of instances share: the records, what they expand to, the locks, and the machine's driver.
+
+Order of locks: an instance's own (`hold`), then whatever the storage and network services take. Nothing is held while a
+guest is waited for, except the instance's own lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+
+from atoll.db import instances as rows
+from atoll.db import profiles as profile_rows
+from atoll.db import projects as project_rows
+from atoll.db.engine import Database, Transaction
+from atoll.domain.caller import DAEMON, Caller
+from atoll.domain.entities import DEFAULT_PROJECT, Instance, Profile, Snapshot
+from atoll.domain.errors import BadRequest, Conflict, NotFound
+from atoll.domain.idmap import IdMap, IdRange
+from atoll.domain.paths import Paths
+from atoll.domain.status import InstanceStatus
+from atoll.drivers.instance.contract import InstanceDriver, MachineId
+from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.services.events import EventHub, with_project
+from atoll.services.instances.expand import Expanded, expand_record
+from atoll.services.locks import KeyedLocks
+from atoll.services.storage import StorageService
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What decisions need to know of the host."""
+
+    idmap: IdRange | None  # ids lent to unprivileged instances; None: there are none
+    memory_total: int
+    cpus: int
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An instance with what it expands to."""
+
+    record: Instance
+    expanded: Expanded
+
+    @property
+    def machine(self) -> MachineId:
+        """Its name for the instance driver."""
+        return machine_of(self.record)
+
+    @property
+    def volume(self) -> VolumeId:
+        """Its root volume."""
+        return volume_of(self.record.project, self.record.name)
+
+    @property
+    def pool(self) -> str:
+        """The storage pool of its root volume."""
+        return self.expanded.root_disk()[1].get("pool", "")
+
+    @property
+    def url(self) -> str:
+        """Its address, without project."""
+        return f"/1.0/instances/{self.record.name}"
+
+
+def machine_of(record: Instance) -> MachineId:
+    """An instance's name for its driver."""
+    return MachineId(record.project, record.name)
+
+
+def volume_of(project: str, name: str) -> VolumeId:
+    """An instance's root volume."""
+    return VolumeId(VolumeKind.INSTANCE, project, name)
+
+
+class InstanceCore:
+    """Records, locks and drivers; constructed once, given to every use case."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        hub: EventHub,
+        paths: Paths,
+        driver: InstanceDriver,
+        storage: StorageService,
+        facts: HostFacts,
+    ) -> None:
+        self.database = database
+        self.hub = hub
+        self.paths = paths
+        self.driver = driver
+        self.storage = storage
+        self.facts = facts
+        self._locks = KeyedLocks()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, *machines: MachineId) -> AsyncIterator[None]:
+        """Nothing else happens to these instances meanwhile."""
+        async with self._locks.hold(*(machine.key for machine in machines)):
+            yield
+
+    def is_busy(self, machine: MachineId) -> bool:
+        """Whether something happens to it now."""
+        return self._locks.is_held(machine.key)
+
+    # --- loading -------------------------------------------------------------------------------------------------------
+
+    async def load(self, project: str, name: str) -> Loaded:
+        """One instance. NotFound if there is none."""
+        async with self.database.read() as tx:
+            return await self.load_in(tx, project, name)
+
+    async def load_in(self, tx: Transaction, project: str, name: str) -> Loaded:
+        """As `load`, in a transaction that is open."""
+        record = await rows.find(tx, project, name)
+        profiles = await self.profiles_in(tx, project) if record.profiles else {}
+        return Loaded(record, expand_record(record, profiles))
+
+    async def load_all(self, project: str | None) -> list[Loaded]:
+        """All of a project, or of all projects, in a fixed number of statements."""
+        async with self.database.read() as tx:
+            records = await rows.find_all(tx, project)
+            by_project = await self._profiles_by_project(tx, {record.project for record in records})
+        return [Loaded(record, expand_record(record, by_project[record.project])) for record in records]
+
+    async def profiles_in(self, tx: Transaction, project: str) -> dict[str, Profile]:
+        """The profiles that instances of a project can have, by name."""
+        owner = DEFAULT_PROJECT
+        if project != DEFAULT_PROJECT:
+            owner = (await project_rows.find(tx, project)).owner_of("profiles")
+        return {profile.name: profile for profile in await profile_rows.find_all(tx, owner)}
+
+    async def profile_owner(self, tx: Transaction, project: str) -> str:
+        """The project whose profiles instances of a project have."""
+        if project == DEFAULT_PROJECT:
+            return project
+        return (await project_rows.find(tx, project)).owner_of("profiles")
+
+    async def _profiles_by_project(self, tx: Transaction, projects: Iterable[str]) -> dict[str, dict[str, Profile]]:
+        return {project: await self.profiles_in(tx, project) for project in projects}
+
+    async def load_snapshot(self, project: str, name: str, snapshot: str) -> tuple[Loaded, Snapshot]:
+        """An instance and one of its snapshots."""
+        async with self.database.read() as tx:
+            loaded = await self.load_in(tx, project, name)
+            return loaded, await rows.find_snapshot(tx, loaded.record.id, snapshot)
+
+    # --- changing ------------------------------------------------------------------------------------------------------
+
+    async def patch_volatile(self, record: Instance, changes: Mapping[str, str]) -> None:
+        """Set keys of an instance's own configuration; an empty value removes one."""
+        different = {key: value for key, value in changes.items() if record.config.get(key, "") != value}
+        if different:
+            async with self.database.write() as tx:
+                await rows.patch_config(tx, record.id, different)
+
+    def tell(
+        self,
+        action: str,
+        record: Instance,
+        *,
+        caller: Caller = DAEMON,
+        context: Mapping[str, str] | None = None,
+        suffix: str = "",
+    ) -> None:
+        """A lifecycle event of an instance."""
+        url = f"/1.0/instances/{record.name}{suffix}"
+        self.hub.lifecycle(action, url, project=record.project, context=context, caller=caller)
+
+    # --- deciding ------------------------------------------------------------------------------------------------------
+
+    def status(self, record: Instance) -> InstanceStatus:
+        """From memory."""
+        return self.driver.status(machine_of(record))
+
+    def require_stopped(self, loaded: Loaded, what: str) -> None:
+        """Conflict when it runs."""
+        if self.status(loaded.record).is_running:
+            raise BadRequest(f"The instance must be stopped to be {what}")
+
+    def require_running(self, loaded: Loaded) -> None:
+        """Conflict when it does not run."""
+        status = self.status(loaded.record)
+        if status is InstanceStatus.FROZEN:
+            raise Conflict("Instance is frozen")
+        if status is not InstanceStatus.RUNNING:
+            raise BadRequest("Instance is not running")
+
+    def host_idmap(self) -> IdRange:
+        """The ids lent to unprivileged instances. Conflict, saying what to do, if there are none."""
+        if self.facts.idmap is None:
+            raise Conflict(
+                "There are no host ids for unprivileged instances",
+                hint="add a line 'root:1000000:1000000000' to /etc/subuid and /etc/subgid",
+            )
+        return self.facts.idmap
+
+    def find_missing(self, wanted: Iterable[str], present: Iterable[str]) -> None:
+        """NotFound naming the first profile that is not there."""
+        known = set(present)
+        for name in wanted:
+            if name not in known:
+                raise NotFound(f"Requested profile {name!r} doesn't exist")
+
+
+def instance_resources(project: str, *names: str) -> dict[str, list[str]]:
+    """The `resources` of an operation on instances."""
+    return {
+        "containers": [with_project(f"/1.0/containers/{name}", project) for name in names],
+        "instances": [with_project(f"/1.0/instances/{name}", project) for name in names],
+    }
+
+
+def isolated_maps(maps: Iterable[IdMap | None]) -> list[IdMap]:
+    """Those that are there."""
+    return [idmap for idmap in maps if idmap is not None]

@@ -1,0 +1,226 @@
+"""The devices of an instance: checked before a row is written, prepared before a start, released after a stop, hotplugged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from atoll import config as keys
+from atoll.db.engine import Transaction
+from atoll.domain import names
+from atoll.domain.errors import AtollError, BadRequest, Unsupported
+from atoll.domain.undo import Reverter
+from atoll.drivers import device as drivers
+from atoll.drivers.device.contract import DeviceContext, DeviceDriver, Prepared
+from atoll.drivers.instance.contract import MountSpec, NicSpec
+from atoll.services.instances.core import InstanceCore, Loaded
+from atoll.services.instances.expand import is_root_disk
+from atoll.services.networks import NetworkService
+from atoll.services.volumes import VolumeService
+
+log = logging.getLogger(__name__)
+
+Device = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedAll:
+    """What all devices of an instance add to its launch."""
+
+    nics: list[NicSpec] = field(default_factory=list)
+    mounts: list[MountSpec] = field(default_factory=list)
+    volatile: dict[str, str] = field(default_factory=dict)
+    contexts: list[tuple[DeviceDriver, DeviceContext]] = field(default_factory=list)
+
+
+class DeviceService:
+    """Use cases of devices."""
+
+    def __init__(self, core: InstanceCore, networks: NetworkService, volumes: VolumeService) -> None:
+        self._core = core
+        self._networks = networks
+        self._volumes = volumes
+        self._drivers: dict[str, DeviceDriver] = {}
+
+    # --- before a row is written ---------------------------------------------------------------------------------------
+
+    async def validate(self, tx: Transaction, project: str, devices: Mapping[str, Device]) -> None:
+        """Keys, values and references of devices, as an instance or a profile is about to have them. BadRequest names them."""
+        for name, device in devices.items():
+            names.device(name)
+            inherited = await self._networks.inherit(tx, project, device)
+            nictype = inherited.get("nictype", "") if device.get("network") else ""
+            keys.validate_device(name, device, nictype=nictype)
+            if is_root_disk(device):
+                await self._check_root(tx, name, device)
+
+    async def _check_root(self, tx: Transaction, name: str, device: Device) -> None:
+        pool = device.get("pool")
+        if not pool:
+            raise BadRequest(f"Device {name!r}: the root disk needs a pool")
+        if await tx.one("SELECT 1 FROM storage_pools WHERE name = ?", pool) is None:
+            raise BadRequest(f"Device {name!r}: storage pool {pool!r} doesn't exist")
+
+    def driver_of(self, name: str, device: Device) -> DeviceDriver:
+        """The driver of a device. Unsupported for kinds that this release cannot do."""
+        kind = device.get("type", "")
+        if kind == "nic":
+            kind = f"nic:{device.get('nictype', 'bridged')}"
+        if kind not in self._drivers:
+            if kind not in drivers.REGISTRY.names():
+                raise Unsupported(f"Device {name!r}: devices of type {kind!r} are not supported in this release")
+            self._drivers[kind] = drivers.REGISTRY.create(kind)
+        return self._drivers[kind]
+
+    # --- around a run --------------------------------------------------------------------------------------------------
+
+    async def prepare(self, loaded: Loaded, undo: Reverter) -> PreparedAll:
+        """Make all devices ready for a start; what was made is undone with `undo`."""
+        result = PreparedAll()
+        nic_number = 0
+        for name, device in loaded.expanded.devices.items():
+            if is_root_disk(device):
+                continue
+            if device.get("type") == "nic":
+                device = {"name": f"eth{nic_number}", **device}
+                nic_number += 1
+            driver, context = await self._context(loaded, name, device)
+            prepared = await driver.prepare(context)
+            context = _prepared_context(context, prepared)
+            undo.add(self._release, driver, context)
+            self._collect(result, name, prepared)
+            result.contexts.append((driver, _prepared_context(context, prepared)))
+        await self._networks.reserve(loaded.record, loaded.expanded, result.volatile)
+        return result
+
+    @staticmethod
+    def _collect(result: PreparedAll, name: str, prepared: Prepared) -> None:
+        result.nics.extend(prepared.nics)
+        result.mounts.extend(prepared.mounts)
+        for key, value in prepared.volatile.items():
+            result.volatile[f"volatile.{name}.{key}"] = value
+
+    async def started(self, prepared: PreparedAll) -> None:
+        """The machine runs: what needs its interfaces."""
+        for driver, context in prepared.contexts:
+            await driver.started(context)
+
+    async def release(self, loaded: Loaded) -> dict[str, str]:
+        """After a stop: undo what `prepare` made. Failures are logged and passed over. Returns volatile changes."""
+        changes: dict[str, str] = {}
+        for name, device in loaded.expanded.devices.items():
+            if is_root_disk(device):
+                continue
+            try:
+                driver, context = await self._context(loaded, name, device)
+                volatile = await driver.release(context)
+            except AtollError as error:
+                log.warning("Releasing device %s of %s: %s", name, loaded.machine.key, error)
+                continue
+            changes.update({f"volatile.{name}.{key}": value for key, value in volatile.items()})
+        return changes
+
+    @staticmethod
+    async def _release(driver: DeviceDriver, context: DeviceContext) -> None:
+        await driver.release(context)
+
+    async def _context(self, loaded: Loaded, name: str, device: Device) -> tuple[DeviceDriver, DeviceContext]:
+        async with self._core.database.read() as tx:
+            merged = await self._networks.inherit(tx, loaded.record.project, device)
+        prefix = f"volatile.{name}."
+        volatile = {k.removeprefix(prefix): v for k, v in loaded.record.config.items() if k.startswith(prefix)}
+        context = DeviceContext(
+            machine=loaded.machine,
+            name=name,
+            config=merged,
+            volatile=volatile,
+            run_dir=self._core.paths.devices(loaded.machine.key),
+            privileged=bool(keys.INSTANCE.get(loaded.expanded.config, "security.privileged")),
+            volumes=await self._volume_paths(loaded.record.project, merged),
+        )
+        return self.driver_of(name, merged), context
+
+    async def _volume_paths(self, project: str, device: Device) -> Mapping[str, Path]:
+        if device.get("type") != "disk" or not device.get("pool") or not device.get("source"):
+            return {}
+        pool, source = device["pool"], device["source"]
+        return {f"{pool}/{source}": await self._volumes.data_path(pool, project, source)}
+
+    # --- hotplug -------------------------------------------------------------------------------------------------------
+
+    async def change_running(self, loaded: Loaded, old: Mapping[str, Device], new: Mapping[str, Device]) -> dict[str, str]:
+        """Take a running instance from its old expanded devices to the new ones. Returns volatile changes."""
+        changes: dict[str, str] = {}
+        for name in old:
+            if name not in new or not self._is_live(name, old[name], new[name]):
+                changes.update(await self._unplug(loaded, name, old[name]))
+        for name, device in new.items():
+            if old.get(name) == device:
+                continue
+            if name in old and self._is_live(name, old[name], device):
+                driver, context = await self._context(loaded, name, device)
+                await driver.update(context, old[name])
+            else:
+                changes.update(await self._plug(loaded, name, device, new))
+        return changes
+
+    def _is_live(self, name: str, old: Device, new: Device) -> bool:
+        """Whether a device can be changed in place: it is the same, or only keys changed that its driver takes live."""
+        if old == new or (is_root_disk(old) and is_root_disk(new)):
+            return True
+        if old.get("type") != new.get("type"):
+            return False
+        changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+        return changed <= self.driver_of(name, new).live
+
+    async def _plug(self, loaded: Loaded, name: str, device: Device, all_devices: Mapping[str, Device]) -> dict[str, str]:
+        if is_root_disk(device):
+            return {}
+        if device.get("type") == "nic" and "name" not in device:
+            device = {**device, "name": _free_nic_name(all_devices)}
+        driver, context = await self._context(loaded, name, device)
+        if not driver.hotplug:
+            raise BadRequest(f"Device {name!r} can't be added while the instance runs")
+        async with Reverter(f"plug {name} into {loaded.machine.key}") as undo:
+            prepared = await driver.prepare(context)
+            context = _prepared_context(context, prepared)
+            undo.add(self._release, driver, context)
+            for nic in prepared.nics:
+                await self._core.driver.attach_nic(loaded.machine, nic, userns_root=0)
+                undo.add(self._core.driver.detach_nic, loaded.machine, nic)
+            for mount in prepared.mounts:
+                await self._core.driver.attach_mount(loaded.machine, mount)
+                undo.add(self._core.driver.detach_mount, loaded.machine, mount)
+            await driver.started(context)
+            undo.success()
+        return {f"volatile.{name}.{key}": value for key, value in prepared.volatile.items()}
+
+    async def _unplug(self, loaded: Loaded, name: str, device: Device) -> dict[str, str]:
+        if is_root_disk(device):
+            raise BadRequest("The root disk of a running instance can't be removed")
+        driver, context = await self._context(loaded, name, device)
+        if not driver.hotplug:
+            raise BadRequest(f"Device {name!r} can't be removed while the instance runs")
+        attached = driver.attached(context)
+        for nic in attached.nics:
+            await self._core.driver.detach_nic(loaded.machine, nic)
+        for mount in attached.mounts:
+            await self._core.driver.detach_mount(loaded.machine, mount)
+        await driver.release(context)
+        prefix = f"volatile.{name}."
+        return {key: "" for key in loaded.record.config if key.startswith(prefix)}
+
+
+def _prepared_context(context: DeviceContext, prepared: Prepared) -> DeviceContext:
+    """The context of what follows `prepare`: the names that it chose are in it."""
+    return replace(context, volatile={**context.volatile, **prepared.volatile})
+
+
+def _free_nic_name(devices: Mapping[str, Device]) -> str:
+    """The first ethN that no NIC has: neither by name nor by its place among those without one."""
+    nics = [device for device in devices.values() if device.get("type") == "nic"]
+    taken = {device["name"] for device in nics if "name" in device}
+    taken |= {f"eth{number}" for number, _ in enumerate(nics[:-1])}
+    return next(f"eth{number}" for number in range(len(nics) + 1) if f"eth{number}" not in taken)

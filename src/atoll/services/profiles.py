@@ -1,0 +1,120 @@
+"""Profiles: create, change, rename, delete. A change reaches the running instances that have the profile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from atoll import config as keys
+from atoll.db import profiles as rows
+from atoll.db.engine import Database
+from atoll.domain import names
+from atoll.domain.caller import Caller
+from atoll.domain.entities import Devices, Profile
+from atoll.domain.errors import BadRequest, Conflict
+from atoll.services.events import EventHub, with_project
+from atoll.services.instances.devices import DeviceService
+from atoll.services.instances.update import InstanceUpdater
+from atoll.services.projects import ProjectService
+
+
+class ProfileService:
+    """Use cases of profiles. Projects without profiles of their own use those of the default project."""
+
+    def __init__(
+        self,
+        database: Database,
+        hub: EventHub,
+        projects: ProjectService,
+        devices: DeviceService,
+        updater: InstanceUpdater,
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._projects = projects
+        self._devices = devices
+        self._updater = updater
+
+    async def find_all(self, project: str) -> list[tuple[Profile, list[str]]]:
+        """All profiles of a project, each with URLs of the instances that have it."""
+        owner = await self._projects.owner(project, "profiles")
+        async with self._database.read() as tx:
+            found = await rows.find_all(tx, owner)
+            users = await rows.users(tx, [profile.id for profile in found])
+        return [(profile, _urls(users.get(profile.id, []))) for profile in found]
+
+    async def find(self, project: str, name: str) -> tuple[Profile, list[str]]:
+        """One profile with its users. NotFound if there is none."""
+        owner = await self._projects.owner(project, "profiles")
+        async with self._database.read() as tx:
+            profile = await rows.find(tx, owner, name)
+            users = await rows.users(tx, [profile.id])
+        return profile, _urls(users.get(profile.id, []))
+
+    async def create(
+        self, project: str, name: str, description: str, config: Mapping[str, str], devices: Devices, *, caller: Caller
+    ) -> None:
+        """A new one."""
+        names.profile(name)
+        owner = await self._projects.owner(project, "profiles")
+        _check_config(config)
+        async with self._database.write() as tx:
+            await self._devices.validate(tx, owner, devices)
+            try:
+                await rows.create(tx, owner, name, description, config, devices)
+            except Conflict as error:
+                raise Conflict(f"The profile {name!r} already exists") from error
+        self._hub.lifecycle("profile-created", f"/1.0/profiles/{name}", project=owner, caller=caller)
+
+    async def update(
+        self, project: str, name: str, description: str, config: Mapping[str, str], devices: Devices, *, caller: Caller
+    ) -> None:
+        """Replace it, for running instances too."""
+        owner = await self._projects.owner(project, "profiles")
+        _check_config(config)
+        async with self._database.read() as tx:
+            profile = await rows.find(tx, owner, name)
+            users = (await rows.users(tx, [profile.id])).get(profile.id, [])
+            await self._devices.validate(tx, owner, devices)
+        new = dataclasses.replace(profile, description=description, config=config, devices=devices)
+        await self._updater.profile_changed(profile, new, users)
+        async with self._database.write() as tx:
+            await rows.update(tx, profile.id, description, config, devices)
+        self._hub.lifecycle("profile-updated", f"/1.0/profiles/{name}", project=owner, caller=caller)
+
+    async def rename(self, project: str, name: str, new: str, *, caller: Caller) -> None:
+        """Change its name."""
+        names.profile(new)
+        if name == "default":
+            raise Conflict("The 'default' profile cannot be renamed")
+        owner = await self._projects.owner(project, "profiles")
+        async with self._database.write() as tx:
+            profile = await rows.find(tx, owner, name)
+            try:
+                await rows.rename(tx, profile.id, new)
+            except Conflict as error:
+                raise Conflict(f"Name {new!r} already in use") from error
+        self._hub.lifecycle("profile-renamed", f"/1.0/profiles/{new}", project=owner, context={"old_name": name}, caller=caller)
+
+    async def delete(self, project: str, name: str, *, caller: Caller) -> None:
+        """Only an unused one."""
+        if name == "default":
+            raise Conflict("The 'default' profile cannot be deleted")
+        owner = await self._projects.owner(project, "profiles")
+        async with self._database.write() as tx:
+            profile = await rows.find(tx, owner, name)
+            if (await rows.users(tx, [profile.id])).get(profile.id):
+                raise BadRequest("Profile is currently in use")
+            await rows.delete(tx, profile.id)
+        self._hub.lifecycle("profile-deleted", f"/1.0/profiles/{name}", project=owner, caller=caller)
+
+
+def _check_config(config: Mapping[str, str]) -> None:
+    keys.INSTANCE.validate(config)
+    for key in config:
+        if key.startswith("volatile."):
+            raise BadRequest("Volatile keys can only be set on instances")
+
+
+def _urls(users: list[tuple[str, str]]) -> list[str]:
+    return [with_project(f"/1.0/instances/{name}", project) for project, name in users]

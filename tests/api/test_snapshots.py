@@ -1,0 +1,70 @@
+"""Snapshots of instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+C1 = "/1.0/instances/c1"
+SNAPSHOTS = f"{C1}/snapshots"
+
+
+async def test_taken_listed_changed_renamed_deleted(app: Any) -> None:
+    await app.create("c1", config={"user.a": "b"})
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    await app.do("POST", SNAPSHOTS, {"name": "s2", "expires_at": "2100-01-02T03:04:05Z"})
+    assert await app.get(SNAPSHOTS) == [f"{SNAPSHOTS}/s1", f"{SNAPSHOTS}/s2"]
+    first, second = await app.get(f"{SNAPSHOTS}?recursion=1")
+    assert (first["name"], first["config"]["user.a"], first["stateful"]) == ("s1", "b", False)
+    assert second["expires_at"].startswith("2100-01-02T03:04:05")
+    await app.do("PUT", f"{SNAPSHOTS}/s1", {"expires_at": "2101-01-01T00:00:00Z"})
+    assert (await app.get(f"{SNAPSHOTS}/s1"))["expires_at"].startswith("2101-")
+    await app.do("POST", f"{SNAPSHOTS}/s1", {"name": "s3"})
+    assert sorted(await app.get(SNAPSHOTS)) == [f"{SNAPSHOTS}/s2", f"{SNAPSHOTS}/s3"]
+    await app.do("DELETE", f"{SNAPSHOTS}/s3")
+    assert await app.get(SNAPSHOTS) == [f"{SNAPSHOTS}/s2"]
+    full = await app.get(f"{C1}?recursion=1")
+    assert [each["name"] for each in full["snapshots"]] == ["s2"]
+
+
+async def test_names_are_made_up(app: Any) -> None:
+    await app.create("c1")
+    await app.do("POST", SNAPSHOTS, {})
+    await app.do("POST", SNAPSHOTS, {})
+    assert await app.get(SNAPSHOTS) == [f"{SNAPSHOTS}/snap0", f"{SNAPSHOTS}/snap1"]
+
+
+async def test_restoring_brings_the_configuration_back(app: Any) -> None:
+    await app.create("c1", config={"user.a": "old"})
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    await app.do("PATCH", C1, {"config": {"user.a": "new"}})
+    await app.do("PUT", C1, {"restore": "s1"})
+    assert (await app.get(C1))["config"]["user.a"] == "old"
+
+
+async def test_a_copy_of_a_snapshot(app: Any) -> None:
+    await app.create("c1", config={"user.a": "old"})
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    await app.do("PATCH", C1, {"config": {"user.a": "new"}})
+    await app.do("POST", "/1.0/instances", {"name": "c2", "source": {"type": "copy", "source": "c1/s1"}})
+    assert (await app.get("/1.0/instances/c2"))["config"]["user.a"] == "old"
+
+
+async def test_they_go_with_their_instance_and_follow_its_name(app: Any) -> None:
+    await app.create("c1")
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    await app.do("POST", C1, {"name": "c2"})
+    assert await app.get("/1.0/instances/c2/snapshots") == ["/1.0/instances/c2/snapshots/s1"]
+    await app.do("DELETE", "/1.0/instances/c2")
+    assert app.daemon.storage.driver("pool").sizes == {}
+
+
+async def test_what_is_refused(app: Any) -> None:
+    await app.create("c1")
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    assert (await app.refused("POST", SNAPSHOTS, {"name": "s1"}))[0] in (400, 409)
+    assert (await app.refused("POST", SNAPSHOTS, {"name": "a/b"}))[0] == 400
+    assert (await app.refused("POST", SNAPSHOTS, {"name": "s2", "expires_at": "soon"}))[0] == 400
+    assert (await app.refused("POST", SNAPSHOTS, {"name": "s2", "stateful": True}))[0] == 400
+    assert (await app.refused("GET", f"{SNAPSHOTS}/absent"))[0] == 404
+    assert (await app.refused("PUT", C1, {"restore": "absent"}))[0] in (400, 404)
+    assert await app.get(SNAPSHOTS) == [f"{SNAPSHOTS}/s1"]
