@@ -1,0 +1,296 @@
+"""`exec`: run a command in an instance.
+
+One POST starts the command; the websockets of its streams are then all asked for before the first answer is read, and the
+wait for the end of the operation is already under way on the first connection. One poll loop serves them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+
+from atoll.cli import terminal
+from atoll.cli.errors import CommandError
+from atoll.client import codec, websocket
+from atoll.client.address import url
+from atoll.client.errors import ClientError
+from atoll.client.server import decode, ended
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from atoll.cli.session import Call
+    from atoll.client.server import Server
+    from atoll.client.websocket import WebSocket
+
+CHUNK = 64 * 1024
+DRAIN_SECONDS = 1.0
+END_OF_TRANSMISSION = b"\x04"
+FORWARDED = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGABRT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGTSTP")
+
+
+def run(call: Call) -> int:
+    """Run the command; its exit status becomes ours."""
+    server, name = call.required(call.arguments[0], "instance name")
+    interactive = _is_interactive(call)
+    body = _body(call, interactive=interactive)
+    answer = server.request("POST", url("instances", name, "exec"), body)
+    path = answer.operation.partition("?")[0]
+    secrets = (answer.metadata.get("metadata") or {})["fds"]
+    sockets = {key: server.websocket(f"{path}/websocket?secret={secret}") for key, secret in secrets.items()}
+    server.send("GET", path + "/wait", {})
+    exchange = Exchange(server, sockets, read_input=not call.flags.on("disable-stdin"))
+    if not interactive:
+        return exchange.run()
+    from atoll.cli import raw_terminal
+
+    with raw_terminal.raw(0):
+        return exchange.run()
+
+
+def _is_interactive(call: Call) -> bool:
+    """Whether the command gets a terminal."""
+    flags = call.flags
+    if flags.on("force-interactive") and flags.on("force-noninteractive"):
+        raise CommandError("You can't pass -t and -T at the same time")
+    mode = flags.text("mode")
+    if mode != "auto" and (flags.on("force-interactive") or flags.on("force-noninteractive")):
+        raise CommandError("You can't pass -t or -T at the same time as --mode")
+    if flags.on("force-interactive") or mode == "interactive":
+        return True
+    if flags.on("force-noninteractive") or mode == "non-interactive":
+        return False
+    return not flags.on("disable-stdin") and terminal.is_terminal(0) and terminal.is_terminal(1)
+
+
+def _body(call: Call, *, interactive: bool) -> dict[str, Any]:
+    flags = call.flags
+    environment = {"TERM": os.environ["TERM"]} if os.environ.get("TERM") else {}
+    for pair in flags.every("env"):
+        key, _, value = pair.partition("=")
+        environment[key] = value
+    width, height = _size() if interactive else (0, 0)
+    return {
+        "command": call.arguments[1:],
+        "wait-for-websocket": True,
+        "interactive": interactive,
+        "environment": environment,
+        "width": width,
+        "height": height,
+        "user": flags.number("user"),
+        "group": flags.number("group"),
+        "cwd": flags.text("cwd"),
+    }
+
+
+def _size() -> tuple[int, int]:
+    try:
+        return tuple(os.get_terminal_size(1))  # type: ignore[return-value]
+    except OSError:
+        return 80, 25
+
+
+class Exchange:
+    """The streams of one running command.
+
+    sockets: by the names the API gives them: "0", "1", "2" and "control"; an interactive command has "0" and "control".
+    """
+
+    def __init__(self, server: Server, sockets: dict[str, WebSocket], *, read_input: bool) -> None:
+        self._server = server
+        self._control = sockets.get("control")
+        self._input = sockets["0"]
+        self._outputs: dict[int, tuple[WebSocket, int]] = {}
+        for key, socket in sockets.items():
+            if key in ("1", "2") or (key == "0" and "1" not in sockets):
+                self._outputs[socket.fileno()] = (socket, 2 if key == "2" else 1)
+        self._sockets = list(sockets.values())
+        self._interactive = "1" not in sockets
+        self._reading = read_input
+        self._input_begun = False
+        self._status: int | None = None
+        self._poll = select.poll()
+
+    def run(self) -> int:
+        """Pump until the command has ended and its output is written; returns the exit status."""
+        with _Signals() as signals:
+            handlers: dict[int, Callable[[], None]] = {
+                self._server.fileno(): self._take_result,
+                signals.fileno(): lambda: self._forward(signals.take()),
+            }
+            for descriptor in self._outputs:
+                handlers[descriptor] = self._output_handler(descriptor)
+            for socket in self._sockets:
+                handlers.setdefault(socket.fileno(), self._other_handler(socket))
+            for descriptor in handlers:
+                self._poll.register(descriptor, select.POLLIN)
+            self._pump(handlers)
+        for socket in self._sockets:
+            socket.close()
+        return self._status or 0
+
+    def _pump(self, handlers: dict[int, Callable[[], None]]) -> None:
+        """Once the result is there, output gets a moment to end by itself: a child may hold it open for ever."""
+        while self._status is None or self._outputs:
+            ready = self._poll.poll(None if self._status is None else DRAIN_SECONDS * 1000)
+            if not ready:
+                return
+            for descriptor, _ in ready:
+                handlers[descriptor]()
+            if self._input.opened and not self._input_begun:
+                self._begin_input(handlers)
+
+    def _begin_input(self, handlers: dict[int, Callable[[], None]]) -> None:
+        self._input_begun = True
+        if not self._reading:
+            self._end_input()
+            return
+        handlers[0] = self._take_input
+        try:
+            self._poll.register(0, select.POLLIN)
+        except OSError:
+            self._end_input()
+
+    def _take_input(self) -> None:
+        try:
+            data = os.read(0, CHUNK)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EINTR):
+                return
+            data = b""  # the terminal has gone (EIO): the same as its end
+        if not data:
+            self._poll.unregister(0)
+            self._end_input()
+            return
+        try:
+            self._input.send_binary(data)
+        except OSError:
+            self._poll.unregister(0)  # the command reads no more; how it ended comes on the other streams
+
+    def _end_input(self) -> None:
+        """End of file: for a terminal the key that means it, else an empty text message."""
+        try:
+            if self._interactive:
+                self._input.send_binary(END_OF_TRANSMISSION)
+            else:
+                self._input.send_text("")
+        except OSError:
+            pass  # the command has ended before its input
+
+    def _output_handler(self, descriptor: int) -> Callable[[], None]:
+        socket, target = self._outputs[descriptor]
+
+        def take() -> None:
+            for kind, data in socket.receive():
+                if kind == websocket.BINARY:
+                    _write(target, data)
+                else:
+                    self._drop(descriptor)
+            if socket.closed:
+                self._drop(descriptor)
+
+        return take
+
+    def _drop(self, descriptor: int) -> None:
+        """A stream has ended. The one stream of a terminal is closed here: the server waits for that."""
+        if descriptor in self._outputs:
+            self._poll.unregister(descriptor)
+            socket, _ = self._outputs.pop(descriptor)
+            if self._interactive:
+                socket.close()
+
+    def _other_handler(self, socket: WebSocket) -> Callable[[], None]:
+        def take() -> None:
+            try:
+                for _ in socket.receive():
+                    pass  # nothing is said on these; the upgrade's answer and the end are what arrives
+            except (OSError, ClientError):
+                socket.closed = True  # a command that ends at once is gone before its control channel is up
+            if socket.closed:
+                self._poll.unregister(socket.fileno())
+
+        return take
+
+    def _take_result(self) -> None:
+        self._poll.unregister(self._server.fileno())
+        operation = decode(self._server.receive()).metadata
+        status = (operation.get("metadata") or {}).get("return")
+        if status is None:
+            ended(operation)
+        self._status = int(status or 0)
+        if operation.get("err"):
+            sys.stderr.write(f"Error: {operation['err']}\n")
+
+    def _forward(self, numbers: bytes) -> None:
+        """Tell the command of the signals we got."""
+        for number in numbers:
+            if number == _winch():
+                if self._interactive:
+                    width, height = _size()
+                    self._tell({"command": "window-resize", "args": {"width": str(width), "height": str(height)}})
+            elif not self._tell({"command": "signal", "signal": number}):
+                raise KeyboardInterrupt
+
+    def _tell(self, message: dict[str, Any]) -> bool:
+        """Send a control message; False when there is nobody to tell."""
+        if self._control is None or self._control.closed:
+            return False
+        try:
+            if not self._control.opened:
+                self._control.finish_opening()
+            self._control.send_text(codec.dumps(message))
+        except (OSError, ClientError):
+            return False
+        return True
+
+
+def _winch() -> int:
+    import _signal  # type: ignore[import-not-found]
+
+    return int(_signal.SIGWINCH)
+
+
+def _write(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(target, view) :]
+        except BlockingIOError:
+            select.select([], [target], [])
+
+
+class _Signals:
+    """Signals as bytes on a pipe, for the poll loop. `_signal` is `signal` without its enums (4 ms to import)."""
+
+    def __enter__(self) -> _Signals:
+        import _signal
+
+        sys.stdout.flush()
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before = {}
+        for name in (*FORWARDED, "SIGWINCH"):
+            number = int(getattr(_signal, name))
+            self._before[number] = _signal.signal(number, lambda number, frame: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import _signal
+
+        _signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            _signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def fileno(self) -> int:
+        """For the poll loop."""
+        return self._read
+
+    def take(self) -> bytes:
+        """The numbers of the signals that came."""
+        return os.read(self._read, 64)

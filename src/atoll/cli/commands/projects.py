@@ -1,0 +1,124 @@
+"""`project`: projects, and the one in use."""
+
+from __future__ import annotations
+
+from atoll.cli import entity, times
+from atoll.client.address import url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from atoll.cli.session import Call
+    from atoll.client.server import Server
+
+PROJECT = entity.Entity(show=("config", "description", "name", "used_by"), put=("config", "description"))
+FEATURES = ("features.images", "features.profiles", "features.storage.volumes", "features.networks")
+SIZES = ("disk", "memory")
+HELP = """### This is a YAML representation of the project.
+### Any line starting with a '# will be ignored.
+###
+### Note that the name is shown but cannot be changed
+"""
+
+
+def _one(call: Call) -> tuple[Server, str, str]:
+    server, name = call.required(call.arguments[0], "project name")
+    return server, name, url("projects", name)
+
+
+def list_(call: Call) -> None:
+    """List projects; the one in use is marked."""
+    remote, _ = call.config.split(call.arguments[0] if call.arguments else "")
+    current = call.flags.text("project") or call.config.project(remote) or "default"
+    found = call.server(remote).get(url("projects", recursion="1")) or []
+    rows = []
+    for row in found:
+        name = row["name"]
+        config = row.get("config") or {}
+        features = ["YES" if config.get(key) == "true" else "NO" for key in FEATURES]
+        shown = f"{name} (current)" if name == current else name
+        rows.append([shown, *features, row.get("description") or "", str(len(row.get("used_by") or ()))])
+    header = ("NAME", "IMAGES", "PROFILES", "STORAGE VOLUMES", "NETWORKS", "DESCRIPTION", "USED BY")
+    entity.print_list(call, header, rows, found)
+
+
+def show(call: Call) -> None:
+    """Print a project."""
+    server, _, path = _one(call)
+    entity.show(PROJECT, server, path)
+
+
+def create(call: Call) -> None:
+    """Create a project."""
+    server, name, _ = _one(call)
+    config = entity.key_values(call.flags.every("config"))
+    server.request("POST", url("projects"), {"name": name, "config": config, "description": ""})
+    call.say(f"Project {name} created")
+
+
+def delete(call: Call) -> None:
+    """Delete a project; where it was the one in use, the default one is from now on."""
+    server, name, path = _one(call)
+    server.request("DELETE", path)
+    call.say(f"Project {name} deleted")
+    remote, _ = call.config.split(call.arguments[0])
+    if call.config.project(remote) == name:
+        _use(call, remote, "default")
+
+
+def switch(call: Call) -> None:
+    """Use a project from now on."""
+    server, name, path = _one(call)
+    server.get(path)
+    _use(call, call.config.split(call.arguments[0])[0], name)
+
+
+def _use(call: Call, remote: str, name: str) -> None:
+    call.config.remotes[remote]["project"] = name
+    call.config.save()
+
+
+def edit(call: Call) -> None:
+    """Change a project."""
+    server, _, path = _one(call)
+    entity.edit(call, PROJECT, server, path, HELP)
+
+
+def get(call: Call) -> None:
+    """Print one value."""
+    server, _, path = _one(call)
+    entity.get_key(server, path, call.arguments[1])
+
+
+def set_(call: Call) -> None:
+    """Set values."""
+    server, _, path = _one(call)
+    entity.set_keys(call, PROJECT, server, path, entity.pairs(call.arguments[1:]))
+
+
+def unset(call: Call) -> None:
+    """Take a value away."""
+    server, _, path = _one(call)
+    entity.unset_key(call, PROJECT, server, path, call.arguments[1])
+
+
+def rename(call: Call) -> None:
+    """Rename a project."""
+    server, name, path = _one(call)
+    call.change(server, "POST", path, {"name": call.arguments[1]})
+    call.say(f"Project {name} renamed to {call.arguments[1]}")
+
+
+def info(call: Call) -> None:
+    """Show what a project uses of what it may."""
+    server, name, _ = _one(call)
+    state: dict[str, Any] = server.get(url("projects", name, "state"))
+    found = state.get("resources") or {}
+    rows = []
+    for resource, row in found.items():
+        limit, usage = (
+            times.binary_size(row[key]) if resource in SIZES and row[key] >= 0 else str(row[key]) for key in ("Limit", "Usage")
+        )
+        rows.append([resource.upper(), "UNLIMITED" if row["Limit"] < 0 else limit, usage])
+    entity.print_list(call, ("RESOURCE", "LIMIT", "USAGE"), rows, found)

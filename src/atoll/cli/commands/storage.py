@@ -1,0 +1,126 @@
+"""`storage`: storage pools."""
+
+from __future__ import annotations
+
+from atoll.cli import entity, times
+from atoll.client.address import url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from atoll.cli.session import Call
+    from atoll.client.server import Server
+
+POOL = entity.Entity(
+    show=("config", "description", "name", "driver", "used_by", "status", "locations"),
+    put=("config", "description"),
+    etag=False,
+)
+HELP = """### This is a YAML representation of a storage pool.
+### Any line starting with a '#' will be ignored.
+###
+### Note that only the configuration and the description can be changed.
+"""
+# Which word of a used_by URL names what kind of user.
+USERS = {"instances": "instances", "profiles": "profiles", "images": "images", "storage-pools": "volumes"}
+
+
+def _one(call: Call) -> tuple[Server, str, str]:
+    server, name = call.required(call.arguments[0], "pool name")
+    return server, name, url("storage-pools", name)
+
+
+def list_(call: Call) -> None:
+    """List storage pools."""
+    server, _ = call.split_remote(call.arguments)
+    found = server.get(url("storage-pools", recursion="1")) or []
+    rows = [
+        [
+            row["name"],
+            row["driver"],
+            (row.get("config") or {}).get("source", ""),
+            row.get("description") or "",
+            str(len(row.get("used_by") or ())),
+            (row.get("status") or "").upper(),
+        ]
+        for row in found
+    ]
+    entity.print_list(call, ("NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"), rows, found)
+
+
+def show(call: Call) -> None:
+    """Print a pool, or with --resources what it has room for."""
+    server, name, path = _one(call)
+    if call.flags.on("resources"):
+        entity.print_yaml(entity.ordered(server.get(url("storage-pools", name, "resources")), ("space", "inodes")))
+    else:
+        entity.show(POOL, server, path)
+
+
+def create(call: Call) -> None:
+    """Create a pool."""
+    server, name, _ = _one(call)
+    config = entity.key_values(call.arguments[2:])
+    body = {"name": name, "driver": call.arguments[1], "config": config, "description": ""}
+    server.request("POST", url("storage-pools"), body)
+    pending = call.flags.text("target")
+    call.say(f"Storage pool {name} pending on member {pending}" if pending else f"Storage pool {name} created")
+
+
+def delete(call: Call) -> None:
+    """Delete a pool."""
+    server, name, path = _one(call)
+    server.request("DELETE", path)
+    call.say(f"Storage pool {name} deleted")
+
+
+def edit(call: Call) -> None:
+    """Change a pool."""
+    server, _, path = _one(call)
+    entity.edit(call, POOL, server, path, HELP)
+
+
+def get(call: Call) -> None:
+    """Print one value."""
+    server, _, path = _one(call)
+    entity.get_key(server, path, call.arguments[1], blank=False)
+
+
+def set_(call: Call) -> None:
+    """Set values."""
+    server, _, path = _one(call)
+    entity.set_keys(call, POOL, server, path, entity.pairs(call.arguments[1:]))
+
+
+def unset(call: Call) -> None:
+    """Take a value away."""
+    server, _, path = _one(call)
+    entity.unset_key(call, POOL, server, path, call.arguments[1])
+
+
+def info(call: Call) -> None:
+    """Show how full a pool is and who uses it."""
+    server, name, path = _one(call)
+    pool = server.get(path)
+    space = server.get(url("storage-pools", name, "resources")).get("space") or {}
+    in_bytes = call.flags.on("bytes")
+    sizes = {
+        label: str(space.get(key, 0)) if in_bytes else times.binary_size(space.get(key, 0))
+        for label, key in (("space used", "used"), ("total space", "total"))
+    }
+    about = {"description": pool.get("description") or "", "driver": pool["driver"], "name": pool["name"], **sizes}
+    entity.print_yaml({"info": about, "used by": _users(pool.get("used_by") or [])})
+
+
+def _users(urls: list[str]) -> dict[str, list[str]]:
+    """The names behind used_by URLs, by kind."""
+    found: dict[str, list[str]] = {}
+    for address in urls:
+        path, _, query = address.partition("?")
+        words = path.split("/")
+        kind = USERS.get(words[2])
+        if kind is None:
+            continue
+        project = query.partition("project=")[2].partition("&")[0]
+        name = words[3] if kind == "instances" else words[-1]
+        found.setdefault(kind, []).append(f'{name} (project "{project}")' if project else name)
+    return {kind: sorted(found[kind]) for kind in sorted(found)}

@@ -1,0 +1,1 @@
+"""The command tables: data only, one module a family."""

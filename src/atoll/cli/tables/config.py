@@ -1,0 +1,180 @@
+"""Commands of the config family, as data."""
+
+from __future__ import annotations
+
+from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
+
+COMMANDS = {
+    "config": Command(
+        summary="Manage instance and server configuration options",
+    ),
+    "config device": Command(
+        summary="Manage devices",
+    ),
+    "config device add": Command(
+        usage="[<remote>:]<instance> <device> <type> [key=value...]",
+        summary="Add instance devices",
+        examples="""atoll config device add [<remote>:]instance1 <device-name> disk source=/share/c1 path=/opt
+    Will mount the host's /share/c1 onto /opt in the instance.
+
+atoll config device add [<remote>:]instance1 <device-name> disk pool=some-pool source=some-volume path=/opt
+    Will mount the some-volume volume on some-pool onto /opt in the instance.""",
+        run="devices:add",
+    ),
+    "config device get": Command(
+        usage="[<remote>:]<instance> <device> <key>",
+        summary="Get values for device configuration keys",
+        run="devices:get",
+    ),
+    "config device list": Command(
+        usage="[<remote>:]<instance>",
+        summary="List instance devices",
+        aliases=("ls",),
+        run="devices:list_",
+    ),
+    "config device override": Command(
+        usage="[<remote>:]<instance> <device> [key=value...]",
+        summary="Copy profile inherited devices and override configuration keys",
+        run="devices:override",
+    ),
+    "config device remove": Command(
+        usage="[<remote>:]<instance> <name>...",
+        summary="Remove instance devices",
+        aliases=("rm",),
+        run="devices:remove",
+    ),
+    "config device set": Command(
+        usage="[<remote>:]<instance> <device> <key>=<value>...",
+        summary="Set device configuration keys",
+        detail="""For backward compatibility, a single configuration key may still be set with:
+    atoll config device set [<remote>:]<instance> <device> <key> <value>""",
+        run="devices:set_",
+    ),
+    "config device show": Command(
+        usage="[<remote>:]<instance>",
+        summary="Show full device configuration",
+        run="devices:show",
+    ),
+    "config device unset": Command(
+        usage="[<remote>:]<instance> <device> <key>",
+        summary="Unset device configuration keys",
+        run="devices:unset",
+    ),
+    "config edit": Command(
+        usage="[<remote>:][<instance>[/<snapshot>]]",
+        summary="Edit instance or server configurations as YAML",
+        examples="""atoll config edit <instance> < instance.yaml
+    Update the instance configuration from config.yaml.""",
+        flags=(TARGET,),
+        run="config:edit",
+    ),
+    "config get": Command(
+        usage="[<remote>:][<instance>] <key>",
+        summary="Get values for instance or server configuration keys",
+        flags=(
+            switch("expanded", "Access the expanded configuration", short="e"),
+            TARGET,
+        ),
+        run="config:get",
+    ),
+    "config set": Command(
+        usage="[<remote>:][<instance>] <key>=<value>...",
+        summary="Set instance or server configuration keys",
+        detail="""For backward compatibility, a single configuration key may still be set with:
+    atoll config set [<remote>:][<instance>] <key> <value>""",
+        examples="""atoll config set [<remote>:]<instance> limits.cpu=2
+    Will set a CPU limit of "2" for the instance.
+
+atoll config set core.https_address=[::]:8443
+    Will have Atoll listen on IPv4 and IPv6 port 8443.
+
+atoll config set core.trust_password=blah
+    Will set the server's trust password to blah.""",
+        flags=(TARGET,),
+        run="config:set_",
+    ),
+    "config unset": Command(
+        usage="[<remote>:][<instance>] <key>",
+        summary="Unset instance or server configuration keys",
+        flags=(TARGET,),
+        run="config:unset",
+    ),
+    "config show": Command(
+        usage="[<remote>:][<instance>[/<snapshot>]]",
+        summary="Show instance or server configurations",
+        flags=(
+            switch("expanded", "Show the expanded configuration", short="e"),
+            TARGET,
+        ),
+        run="config:show",
+    ),
+    "config metadata": Command(
+        summary="Manage instance metadata files",
+    ),
+    "config metadata edit": Command(
+        usage="[<remote>:]<instance>",
+        summary="Edit instance metadata files",
+        run="config:metadata_edit",
+    ),
+    "config metadata show": Command(
+        usage="[<remote>:]<instance>",
+        summary="Show instance metadata files",
+        run="config:metadata_show",
+    ),
+    "config trust": Command(
+        summary="Manage trusted clients",
+    ),
+    "config trust add": Command(
+        usage="[<remote>:] [<cert>]",
+        summary="Add new trusted client",
+        detail="""The following certificate types are supported:
+- client (default)
+- metrics
+
+If the certificate is omitted, a token will be generated and returned. A client
+providing a valid token will have its client certificate added to the trusted list
+and the consumed token will be invalidated. Similar to certificates, tokens can be
+restricted to one or more projects.""",
+        flags=(
+            option("name", "Alternative certificate name"),
+            option("projects", "List of projects to restrict the certificate to"),
+            switch("restricted", "Restrict the certificate to one or more projects"),
+            option("type", "Type of certificate", default="client"),
+        ),
+        run="trust:add",
+    ),
+    "config trust edit": Command(
+        usage="[<remote>:]<fingerprint>",
+        summary="Edit trust configurations as YAML",
+        run="trust:edit",
+    ),
+    "config trust list": Command(
+        usage="[<remote>:]",
+        summary="List trusted clients",
+        aliases=("ls",),
+        flags=(FORMAT,),
+        run="trust:list_",
+    ),
+    "config trust list-tokens": Command(
+        usage="[<remote>:]",
+        summary="List all active certificate add tokens",
+        flags=(FORMAT,),
+        run="trust:list_tokens",
+    ),
+    "config trust remove": Command(
+        usage="[<remote>:]<fingerprint>",
+        summary="Remove trusted client",
+        aliases=("rm",),
+        run="trust:remove",
+    ),
+    "config trust revoke-token": Command(
+        usage="[<remote>:] <name>",
+        summary="Revoke certificate add token",
+        run="trust:revoke_token",
+    ),
+    "config trust show": Command(
+        usage="[<remote>:]<fingerprint>",
+        summary="Show trust configurations",
+        run="trust:show",
+    ),
+}

@@ -1,0 +1,204 @@
+"""One server, spoken to in API terms: envelopes, projects, operations."""
+
+from __future__ import annotations
+
+import select
+
+from atoll.client import codec
+from atoll.client.errors import OperationFailed, ProtocolError, ServerError
+from atoll.client.http1 import Connection, Response
+from atoll.client.websocket import WebSocket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from atoll.client.http1 import Stream
+
+POLL_SECONDS = 0.1
+SUCCESS = 200
+
+
+class Answer:
+    """A decoded envelope. `operation` is the URL of a background operation, empty for a synchronous answer."""
+
+    __slots__ = ("etag", "metadata", "operation", "raw")
+
+    def __init__(self, raw: dict[str, Any], etag: str) -> None:
+        self.raw = raw
+        self.metadata: Any = raw.get("metadata")
+        self.operation: str = raw.get("operation") or "" if raw.get("type") == "async" else ""
+        self.etag = etag
+
+
+class Server:
+    """A server, over one connection that is opened on first use and kept.
+
+    connect: opens a stream; called again for each websocket.
+    project, target: added to every request when not empty.
+    trace: told of each request when debugging.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Stream],
+        *,
+        project: str = "",
+        target: str = "",
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._trace = trace
+        self.project = project
+        self.target = target
+
+    def close(self) -> None:
+        """Drop the connection; the next request opens another. Also for use before a long pause."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # requests
+
+    def get(self, path: str) -> Any:
+        """The metadata of a GET."""
+        return self.request("GET", path).metadata
+
+    def fetch(self, path: str) -> Answer:
+        """A GET with its ETag, for a later `change`."""
+        return self.request("GET", path)
+
+    def request(self, method: str, path: str, body: object = None, *, etag: str = "") -> Answer:
+        """Send a request and decode its envelope; ServerError when the server refuses."""
+        headers = {"If-Match": etag} if etag else {}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = codec.dumps(body).encode()
+            self._note(codec.dumps(body))
+        return decode(self.exchange(method, path, headers, data))
+
+    def change(self, method: str, path: str, body: object = None, *, etag: str = "", progress: Any = None) -> Answer:
+        """`request`, and when it started an operation, wait for its end: `metadata` is then the operation's."""
+        answer = self.request(method, path, body, etag=etag)
+        if answer.operation:
+            answer.raw["metadata"] = answer.metadata = self.wait(answer.operation, progress=progress)
+        return answer
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Any = None,
+        *,
+        sink: Callable[[bytes], object] | None = None,
+    ) -> Response:
+        """One raw request and its answer."""
+        self.send(method, path, headers, body)
+        return self.receive(sink=sink)
+
+    def send(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> None:
+        """Send a request whose answer `receive` reads later."""
+        if self._connection is None:
+            self._connection = Connection(self._connect())
+        target = self.scoped(path)
+        self._note(f"{method} {target}")
+        try:
+            self._connection.send(method, target, headers, body)
+        except OSError as error:
+            self.close()
+            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+
+    def receive(self, *, sink: Callable[[bytes], object] | None = None) -> Response:
+        """The answer to the last `send`."""
+        if self._connection is None:
+            raise ProtocolError("The connection was closed before the answer")
+        try:
+            answer = self._connection.receive(sink=sink)
+        except OSError as error:
+            self.close()
+            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+        if answer.headers.get("connection", "").lower() == "close":
+            self.close()
+        return answer
+
+    def fileno(self) -> int:
+        """The connection's descriptor while an answer is awaited; -1 without a connection."""
+        return -1 if self._connection is None else self._connection.fileno()
+
+    def websocket(self, path: str) -> WebSocket:
+        """A websocket whose upgrade has been asked for, on a connection of its own."""
+        self._note(f"websocket {path}")
+        socket = WebSocket(Connection(self._connect()))
+        socket.open(self.scoped(path))
+        return socket
+
+    def scoped(self, path: str) -> str:
+        """The path with project and target added, where it does not name them itself."""
+        from atoll.client.address import quote
+
+        for name, value in (("project", self.project), ("target", self.target)):
+            if value and f"{name}=" not in path:
+                path += ("&" if "?" in path else "?") + f"{name}={quote(value)}"
+        return path
+
+    # operations
+
+    def wait(self, operation: str, *, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Wait for an operation's end and return it; OperationFailed when it did not succeed.
+
+        progress: called with the operation's metadata every now and then.
+        """
+        self.send("GET", operation.partition("?")[0] + "/wait", {})
+        if progress is not None:
+            self._watch(operation, progress)
+        result: dict[str, Any] = decode(self.receive()).metadata
+        return ended(result)
+
+    def cancel(self, operation: str) -> bool:
+        """Ask the server, on another connection, to cancel an operation; whether it agreed."""
+        other = Server(self._connect, project=self.project)
+        try:
+            other.request("DELETE", operation)
+        except ServerError:
+            return False
+        finally:
+            other.close()
+        return True
+
+    def _watch(self, operation: str, progress: Callable[[dict[str, Any]], None]) -> None:
+        """Report metadata, polled on a second connection, until the answer to `wait` arrives on the first."""
+        other = Server(self._connect, project=self.project)
+        try:
+            while not select.select([self.fileno()], [], [], POLL_SECONDS)[0]:
+                progress(other.get(operation).get("metadata") or {})
+        finally:
+            other.close()
+
+    def _note(self, text: str) -> None:
+        if self._trace is not None:
+            self._trace(text)
+
+
+def decode(answer: Response) -> Answer:
+    """The envelope of an answer; ServerError for an error, ProtocolError when there is no envelope."""
+    try:
+        raw = codec.loads(answer.body.decode())
+    except ValueError as error:
+        raise ProtocolError(f"The server's answer is not JSON (HTTP status {answer.status})") from error
+    if not isinstance(raw, dict):
+        raise ProtocolError("The server's answer is no envelope")
+    if raw.get("type") == "error":
+        raise ServerError(raw.get("error") or "unknown error", status=int(raw.get("error_code") or answer.status))
+    return Answer(raw, answer.headers.get("etag", ""))
+
+
+def ended(operation: dict[str, Any]) -> dict[str, Any]:
+    """The operation itself when it succeeded; OperationFailed otherwise."""
+    if operation["status_code"] != SUCCESS:
+        message = operation.get("err") or f"Operation {operation.get('status', 'failed').lower()}"
+        raise OperationFailed(message, status=operation["status_code"])
+    return operation
