@@ -1,0 +1,119 @@
+"""The life of a container, by the command line alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+pytestmark = pytest.mark.system
+ATOLL = [sys.executable, "-m", "atoll.cli"]
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def environment(daemon, tmp_path) -> dict[str, str]:
+    return dict(os.environ) | daemon.env() | {"ATOLL_CONF": str(tmp_path)}
+
+
+@pytest.fixture
+def run(environment) -> Run:
+    """Run the client; `given` is its standard input."""
+
+    def call(*words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([*ATOLL, *words], env=environment, input=given, capture_output=True, timeout=60)
+
+    return call
+
+
+@pytest.fixture
+def machine(run, busybox_image) -> Iterator[str]:
+    """A running container."""
+    assert run("image", "import", str(busybox_image), "--alias", "busybox").returncode == 0
+    launched = run("launch", "busybox", "cli1")
+    assert (launched.returncode, launched.stderr) == (0, b"")
+    assert launched.stdout == b"Creating cli1\nStarting cli1\n"
+    yield "cli1"
+    run("delete", "--force", "cli1")
+    run("image", "delete", "busybox")
+
+
+def test_exec_carries_streams_and_the_exit_status(run, machine):
+    done = run("exec", machine, "--", "sh", "-c", "cat; echo problem >&2; exit 7", given=b"in\0put")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"in\0put", b"problem\n")
+
+
+def test_exec_moves_bulk_data_unchanged(run, machine):
+    data = os.urandom(5_000_000)
+    assert run("exec", machine, "--", "cat", given=data).stdout == data
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_a_command_that_ends_at_once(run, machine, attempt: int):
+    done = run("exec", machine, "--", "echo", str(attempt))
+    assert (done.returncode, done.stdout) == (0, f"{attempt}\n".encode())
+
+
+def test_a_command_that_is_not_there(run, machine):
+    done = run("exec", machine, "--", "nosuch")
+    assert (done.returncode, done.stderr) == (127, b"Error: Command not found\n")
+
+
+def test_exec_with_environment_user_and_folder(run, machine):
+    done = run("exec", machine, "--env", "A=b c", "--user", "5", "--cwd", "/tmp", "--", "sh", "-c", "id -u; pwd; echo $A")
+    assert done.stdout == b"5\n/tmp\nb c\n"
+
+
+def test_a_terminal_has_our_size_and_is_put_back(environment, machine):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x11\x00\x39\x00\x00\x00\x00\x00")
+    before = termios.tcgetattr(slave)
+    client = subprocess.Popen([*ATOLL, "exec", machine, "--", "stty", "size"], env=environment, stdin=slave, stdout=slave)
+    shown = b""
+    deadline = time.monotonic() + 30
+    while b"\n" not in shown and time.monotonic() < deadline:
+        if select.select([master], [], [], 0.1)[0]:
+            shown += os.read(master, 1000)
+    assert client.wait(10) == 0
+    assert shown == b"17 57\r\n"
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_signal_reaches_the_command(environment, machine):
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"
+    client = subprocess.Popen([*ATOLL, "exec", machine, "-n", "--", "sh", "-c", script], env=environment, stdout=-1)
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"ready\n"
+    client.terminate()
+    assert client.wait(10) == 9
+    client.stdout.close()
+
+
+def test_snapshot_restore_rename_delete(run, machine):
+    run("exec", machine, "--", "touch", "/root/kept")
+    assert run("snapshot", machine, "one").returncode == 0
+    run("exec", machine, "--", "rm", "/root/kept")
+    assert run("rename", f"{machine}/one", f"{machine}/two").returncode == 0
+    assert run("restore", machine, "two").returncode == 0
+    assert run("exec", machine, "--", "ls", "/root/kept").stdout == b"/root/kept\n"
+    assert run("delete", f"{machine}/two").returncode == 0
+    assert run("delete", machine).stderr == b"Error: The instance is currently running, stop it first or pass --force\n"
+
+
+def test_configuration_and_devices(run, machine):
+    assert run("config", "set", machine, "user.a=1", "user.b=2").returncode == 0
+    assert run("config", "get", machine, "user.a").stdout == b"1\n"
+    assert run("config", "device", "add", machine, "empty", "none").stdout == b"Device empty added to cli1\n"
+    assert run("config", "device", "show", machine).stdout == b"empty:\n  type: none\n"
+    assert run("config", "edit", machine, given=run("config", "show", machine).stdout).returncode == 0
+    assert run("config", "device", "remove", machine, "empty").returncode == 0
