@@ -34,8 +34,8 @@ install_packages() {
     die "could not install: ${missing[*]}"
 }
 
-# lend_ids: gives root a range of subordinate ids, the same of users and groups, behind everybody else's, unless it has some:
-# machines run with these, and newuidmap refuses ids that are nobody's.
+# lend_ids: gives root a range of subordinate ids, the same of users and groups, behind everybody else's, unless it has some.
+# Machines run with these; being written down keeps them from being given to anybody else.
 lend_ids() {
   local files=(/etc/subuid /etc/subgid) first
   touch "${files[@]}"
@@ -72,13 +72,13 @@ make_venv() {
 
 site_packages() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# write_launcher FILE PYTHON-WITH-FLAGS MODULE PATH...: a program that runs MODULE.main with PATH in front of the search path.
+# write_launcher FILE PYTHON-WITH-FLAGS MODULE SOURCE [LIBRARY]: a program that runs MODULE.main with SOURCE in front of the
+# search path and LIBRARY at its end, where no import looks in vain for a module of Python's own.
 write_launcher() {
-  local file=$1 python=$2 module=$3 paths=""
-  shift 3
-  paths=$(printf '"%s", ' "$@")
-  printf '#!%s\nimport sys\n\nsys.path[:0] = [%s]\n\nfrom %s import main\n\nsys.exit(main())\n' \
-    "$python" "${paths%, }" "$module" >"$file.new"
+  local file=$1 python=$2 module=$3 source=$4 library=${5-} path
+  path="sys.path.insert(0, \"$source\")"
+  [[ -z $library ]] || path+=$'\n'"sys.path.append(\"$library\")"
+  printf '#!%s\nimport sys\n\n%s\n\nfrom %s import main\n\nsys.exit(main())\n' "$python" "$path" "$module" >"$file.new"
   chmod 755 "$file.new"
   mv "$file.new" "$file"
 }

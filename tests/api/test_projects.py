@@ -148,3 +148,28 @@ async def test_operations_of_other_projects_are_hidden(projects: Any, restricted
         assert (await projects.refused(method, content["operation"] + path))[0] == 404
     listed = await projects.get("/1.0/operations?all-projects=true")
     assert content["operation"] not in [url for urls in listed.values() for url in urls]
+
+
+async def test_users_in_other_projects_are_hidden(projects: Any, restricted: Caller) -> None:
+    await projects.create("c0")
+    used = (await projects.get("/1.0/storage-pools/pool"))["used_by"]
+    assert {"/1.0/instances/c0", "/1.0/instances/c1?project=p1", "/1.0/instances/c1?project=p2"} <= set(used)
+    projects.caller = restricted
+    own = (await projects.get("/1.0/storage-pools/pool"))["used_by"]
+    assert own and all(url.endswith("?project=p1") for url in own)
+    [listed] = await projects.get("/1.0/storage-pools?recursion=1")
+    assert listed["used_by"] == own
+
+
+async def test_volumes_of_one_name_are_used_apart(projects: Any) -> None:
+    custom = "/1.0/storage-pools/pool/volumes/custom"
+    for project in ("p1", "p2"):
+        await projects.do("POST", f"{custom}?project={project}", {"name": "v1"})
+    disk = {"type": "disk", "pool": "pool", "source": "v1", "path": "/data"}
+    await projects.do("PATCH", "/1.0/instances/c1?project=p1", {"devices": {"data": disk}})
+    assert (await projects.get(f"{custom}/v1?project=p1"))["used_by"] == ["/1.0/instances/c1?project=p1"]
+    assert (await projects.get(f"{custom}/v1?project=p2"))["used_by"] == []
+    listed = await projects.get(f"{custom}?all-projects=true&recursion=1")
+    assert [each["used_by"] for each in listed] == [["/1.0/instances/c1?project=p1"], []]
+    await projects.do("DELETE", f"{custom}/v1?project=p2")
+    assert (await projects.refused("DELETE", f"{custom}/v1?project=p1"))[0] == 400

@@ -11,13 +11,13 @@ import pytest
 
 from atoll.host import mount, process, syscalls
 
-CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
 
 def pytest_configure() -> None:
     """Before any thread is started: threads keep the namespace that they start in."""
-    if os.geteuid() == 0 and syscalls.libc.unshare(CLONE_NEWNS) == 0:
+    if os.geteuid() == 0:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", "none", MS_REC | MS_PRIVATE, "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.api.schema import instances as schema
 from atoll.domain import clock
-from atoll.domain.entities import Snapshot
+from atoll.domain.entities import Backup, Snapshot
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineState, NicState
 from atoll.services.instances.core import Loaded
@@ -22,7 +22,8 @@ def instance(loaded: Loaded, status: InstanceStatus) -> schema.Instance:
 def instance_full(full: Full) -> schema.InstanceFull:
     """At recursion 2."""
     snapshots = [snapshot(each, full.loaded) for each in full.snapshots] or None
-    return schema.InstanceFull(*(*_fields(full.loaded, full.state.status), None, state(full.state, full.disk), snapshots))
+    backups = [backup(each) for each in full.backups] or None
+    return schema.InstanceFull(*(*_fields(full.loaded, full.state.status), backups, state(full.state, full.disk), snapshots))
 
 
 def _fields(loaded: Loaded, status: InstanceStatus) -> tuple[Any, ...]:
@@ -72,6 +73,18 @@ def snapshot(record: Snapshot, loaded: Loaded) -> schema.SnapshotInfo:
         profiles=list(record.profiles),
         size=-1,
         stateful=record.stateful,
+    )
+
+
+def backup(record: Backup) -> schema.InstanceBackup:
+    """A backup of an instance."""
+    return schema.InstanceBackup(
+        name=record.name,
+        created_at=record.created_at,
+        expires_at=record.expires_at or clock.NEVER,
+        instance_only=record.instance_only,
+        container_only=record.instance_only,
+        optimized_storage=record.optimized_storage,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from atoll.api import nulls
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT
@@ -19,6 +22,7 @@ MAX_JSON = 1 << 20
 """Bytes of a JSON body; streams have budgets of their own."""
 
 MAX_DEPTH = 64
+BODY_SECONDS = 30.0
 
 
 class Request:
@@ -69,13 +73,24 @@ class Request:
             raise BadRequest("Cannot specify a project when requesting all projects")
         return None
 
+    def visible(self, urls: Iterable[str]) -> list[str]:
+        """Of URLs of objects, those in projects that the caller may use."""
+        return [url for url in urls if self.caller.may_use(url.partition("?project=")[2] or DEFAULT_PROJECT)]
+
     @property
     def recursion(self) -> int:
         """0: URLs; 1: objects; 2: objects with state."""
         return self.number("recursion", 0)
 
     async def read(self, limit: int = MAX_JSON) -> bytes:
-        """The whole body. TooLarge if it is over the limit."""
+        """The whole body. TooLarge if it is over the limit, BadRequest if it does not come in time."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._read(limit)
+        except TimeoutError as error:
+            raise BadRequest(f"The request body did not come within {BODY_SECONDS:g} seconds") from error
+
+    async def _read(self, limit: int) -> bytes:
         if (self.raw.content_length or 0) > limit:
             raise TooLarge(f"The request body is larger than {limit} bytes")
         parts: list[bytes] = []
@@ -92,7 +107,7 @@ class Request:
         data = await self.read()
         _check_depth(data)
         try:
-            return msgspec.json.decode(data or b"{}", type=kind)
+            return _decode(data or b"{}", kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"Invalid request body: {error}") from error
         except RecursionError as error:
@@ -108,6 +123,15 @@ class Request:
 def etag(subject: Any) -> str:
     """A hash over what a PUT of the object could change; the same subject gives the same tag on every host."""
     return hashlib.sha256(msgspec.json.encode(subject, order="sorted")).hexdigest()
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError:
+        if b"null" not in data:
+            raise
+        return msgspec.convert(nulls.dropped(msgspec.json.decode(data), kind), kind)
 
 
 def _check_depth(data: bytes) -> None:

@@ -43,7 +43,7 @@ def created(location: str) -> web.Response:
         "operation": "",
         "error_code": 0,
         "error": "",
-        "metadata": {},
+        "metadata": None,
     }
     return _envelope(body, status=201, headers={"Location": location})
 

@@ -1,7 +1,5 @@
 """`python -m atoll.cli`: the client where no launcher is installed."""
 
-import sys
-
 from atoll.cli.main import main
 
-sys.exit(main())
+main()

@@ -166,7 +166,7 @@ def _is_optional(token: str) -> bool:
 
 def bounds(usage: str) -> tuple[int, int | None]:
     """The least and the greatest number of arguments a usage text allows; None: any number."""
-    words = [token for token in tokens(usage) if token not in ("[--]", "[flags]")]
+    words = [token for token in tokens(usage) if token != "[flags]" and not token.startswith("[--")]
     least = sum(not _is_optional(token) for token in words)
     endless = any("..." in token or token == "<command line>" for token in words)
     return least, None if endless else len(words)

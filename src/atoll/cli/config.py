@@ -11,9 +11,8 @@ Folder: ATOLL_CONF, else LXD_CONF, else ~/.config/atoll. File: config.yml, in th
 
 from __future__ import annotations
 
-import os
-
 from atoll.cli.errors import CommandError
+from atoll.client.address import variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +28,14 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 
 def folder() -> str:
     """Where the configuration lives."""
-    named = os.environ.get("ATOLL_CONF") or os.environ.get("LXD_CONF")
-    return named or f"{os.environ.get('HOME') or os.path.expanduser('~')}/.config/atoll"
+    return variable("ATOLL_CONF") or variable("LXD_CONF") or f"{variable('HOME') or _home()}/.config/atoll"
+
+
+def _home() -> str:
+    """What the system's user list says, where the environment says nothing."""
+    import os
+
+    return os.path.expanduser("~")
 
 
 class Config:
@@ -58,6 +63,8 @@ class Config:
 
     def save(self) -> None:
         """Write the file, readable by its owner alone, in one step."""
+        import os
+
         from atoll.cli import yaml_out
 
         raw = {"default-remote": self.default_remote, "remotes": self.remotes, "aliases": self.aliases}

@@ -6,6 +6,7 @@ import sys
 
 from atoll.cli.errors import CommandError
 from atoll.client import address
+from atoll.client.errors import ServerError
 from atoll.client.http1 import connect_unix
 from atoll.client.server import Server
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from atoll.cli.config import Config
     from atoll.client.http1 import Stream
     from atoll.client.server import Answer
+
+PATIENCE = 3
 
 
 class Call:
@@ -73,10 +76,32 @@ class Call:
         return self.server(self.config.default_remote), arguments
 
     def change(self, server: Server, method: str, path: str, body: object = None, *, etag: str = "", label: str = "") -> Answer:
-        """A changing request, waited for, with a progress line where someone looks. `label` names what progresses."""
+        """A changing request, waited for; `metadata` is then the ended operation. `label` names what progresses."""
+        answer = server.request(method, path, body, etag=etag)
+        if answer.operation:
+            answer.metadata = self.wait(server, answer.operation, label)
+        return answer
+
+    def wait(self, server: Server, operation: str, label: str = "") -> dict[str, Any]:
+        """Wait for an operation, with a progress line where someone looks. The first Ctrl-C cancels an operation that can be
+        cancelled, the third leaves any other to itself: both end in a CommandError."""
         progress = self.progress(label)
+        refusals = 0
+
+        def interrupted() -> None:
+            nonlocal refusals
+            try:
+                server.cancel(operation)
+            except ServerError as error:
+                refusals += 1
+                if refusals == PATIENCE:
+                    raise CommandError("User signaled us three times, exiting. The remote operation will keep running") from error
+                _warn(f"{error} (interrupt two more times to force)", progress)
+            else:
+                raise CommandError("Remote operation canceled by user")
+
         try:
-            return server.change(method, path, body, etag=etag, progress=progress)
+            return server.wait(operation, progress=progress, interrupted=interrupted)
         finally:
             if progress is not None:
                 progress.clear()
@@ -99,6 +124,14 @@ class Call:
         """Close all connections."""
         for server in self._servers.values():
             server.close()
+
+
+def _warn(text: str, progress: Any) -> None:
+    """Tell of something on the way, on the progress line where there is one."""
+    if progress is not None:
+        progress.show(text)
+    else:
+        sys.stderr.write(text + "\n")
 
 
 def _trace(text: str) -> None:

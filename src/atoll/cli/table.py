@@ -16,19 +16,24 @@ TOP = {
     "alias": ("admin", "Manage command aliases"),
     "completion": ("admin", "Generate the completion script for a shell"),
     "config": ("config", "Manage instance and server configuration options"),
+    "copy": ("moving", "Copy instances within a server"),
     "delete": ("instances", "Delete instances and snapshots"),
     "exec": ("instances", "Execute commands in instances"),
+    "export": ("moving", "Export instances as backup tarballs."),
     "image": ("images", "Manage images"),
+    "import": ("moving", "Import backups of instances including their snapshots."),
     "info": ("instances", "Show instance or server information"),
     "init": ("instances", "Create instances from images"),
     "launch": ("instances", "Create and start instances from images"),
     "list": ("instances", "List instances"),
     "monitor": ("admin", "Monitor a local or remote Atoll server"),
+    "move": ("moving", "Move instances within a server"),
     "network": ("networks", "Manage and attach instances to networks"),
     "operation": ("admin", "List, show and delete background operations"),
     "pause": ("instances", "Pause instances"),
     "profile": ("profiles", "Manage profiles"),
     "project": ("projects", "Manage projects"),
+    "publish": ("moving", "Publish instances as images"),
     "query": ("admin", "Send a raw query to Atoll"),
     "remote": ("admin", "Manage the list of remote servers"),
     "rename": ("instances", "Rename instances and snapshots"),
@@ -42,7 +47,7 @@ TOP = {
     "warning": ("admin", "Manage warnings"),
 }
 HIDDEN = frozenset(("init", "monitor", "pause", "query"))
-TOP_ALIASES = {"ls": "list", "rm": "delete"}
+TOP_ALIASES = {"cp": "copy", "ls": "list", "mv": "move", "rm": "delete"}
 
 
 def family(name: str) -> Mapping[str, Command]:

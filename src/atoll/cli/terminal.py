@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from atoll.cli.errors import CommandError
+from atoll.client.address import variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def is_terminal(descriptor: int) -> bool:
     """Whether a descriptor is a terminal; a closed one is none."""
     try:
-        return os.isatty(descriptor)
+        return posix.isatty(descriptor)
     except OSError:
         return False
 
@@ -26,6 +27,7 @@ class Progress:
     def __init__(self, label: str) -> None:
         self._label = label
         self._shown = 0
+        self._text = ""
 
     def __call__(self, metadata: dict[str, Any]) -> None:
         """Show the first `…_progress` of an operation's metadata."""
@@ -36,6 +38,9 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Replace the line."""
+        if text == self._text:
+            return
+        self._text = text
         sys.stdout.write(f"\r{text}{' ' * (self._shown - len(text))}")
         sys.stdout.flush()
         self._shown = max(self._shown, len(text))
@@ -45,7 +50,7 @@ class Progress:
         if self._shown:
             sys.stdout.write("\r" + " " * self._shown + "\r")
             sys.stdout.flush()
-            self._shown = 0
+            self._shown, self._text = 0, ""
 
 
 def read_input() -> str | None:
@@ -60,9 +65,10 @@ def read_input() -> str | None:
 
 def edit(text: str) -> str:
     """Let the user change a text in VISUAL, EDITOR, else vi."""
+    import os
     import tempfile
 
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or _found_editor()
+    editor = variable("VISUAL") or variable("EDITOR") or _found_editor()
     with tempfile.NamedTemporaryFile("w", prefix="atoll_editor_", suffix=".yaml", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -74,6 +80,8 @@ def edit(text: str) -> str:
 
 
 def _found_editor() -> str:
+    import os
+
     for name in ("editor", "vi", "emacs", "nano"):
         if any(os.access(f"{folder}/{name}", os.X_OK) for folder in os.get_exec_path()):
             return name

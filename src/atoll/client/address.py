@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_SOCKET = "/var/lib/atoll/unix.socket"
 
 
-def local_socket(environment: dict[str, str] | os._Environ[str] = os.environ) -> str:
+def variable(name: str) -> str:
+    """An environment variable as this process got it; empty where there is none. `os.environ` costs 2 ms to import."""
+    return posix.environ.get(name.encode(), b"").decode(errors="surrogateescape")
+
+
+def local_socket(variable: Callable[[str], str] = variable) -> str:
     """The unix socket of the local server: ATOLL_SOCKET, ATOLL_DIR, then what LXD's client would use, then the default."""
-    if environment.get("ATOLL_SOCKET"):
-        return environment["ATOLL_SOCKET"]
-    if environment.get("ATOLL_DIR"):
-        return environment["ATOLL_DIR"].rstrip("/") + "/unix.socket"
-    if environment.get("LXD_SOCKET"):
-        return environment["LXD_SOCKET"]
-    if environment.get("LXD_DIR"):
-        return environment["LXD_DIR"].rstrip("/") + "/unix.socket"
+    for program in ("ATOLL", "LXD"):
+        if path := variable(f"{program}_SOCKET"):
+            return path
+        if folder := variable(f"{program}_DIR"):
+            return folder.rstrip("/") + "/unix.socket"
     return DEFAULT_SOCKET
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-RECEIVE = 256 * 1024
+RECEIVE = 64 * 1024  # below the 128 KiB from which malloc maps and unmaps pages for each buffer
 
 
 def connect_unix(path: str) -> Stream:

@@ -80,11 +80,11 @@ class Server:
             self._note(codec.dumps(body))
         return decode(self.exchange(method, path, headers, data))
 
-    def change(self, method: str, path: str, body: object = None, *, etag: str = "", progress: Any = None) -> Answer:
+    def change(self, method: str, path: str, body: object = None, *, etag: str = "") -> Answer:
         """`request`, and when it started an operation, wait for its end: `metadata` is then the operation's."""
         answer = self.request(method, path, body, etag=etag)
         if answer.operation:
-            answer.raw["metadata"] = answer.metadata = self.wait(answer.operation, progress=progress)
+            answer.metadata = self.wait(answer.operation)
         return answer
 
     def exchange(
@@ -118,9 +118,11 @@ class Server:
             raise ProtocolError("The connection was closed before the answer")
         try:
             answer = self._connection.receive(sink=sink)
-        except OSError as error:
-            self.close()
-            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+        except BaseException as error:
+            self.close()  # whatever it was, the rest of the answer may still be on its way
+            if isinstance(error, OSError):
+                raise ProtocolError(f"The connection broke: {error.strerror}") from error
+            raise
         if answer.headers.get("connection", "").lower() == "close":
             self.close()
         return answer
@@ -147,30 +149,43 @@ class Server:
 
     # operations
 
-    def wait(self, operation: str, *, progress: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    def wait(
+        self,
+        operation: str,
+        *,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        interrupted: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
         """Wait for an operation's end and return it; OperationFailed when it did not succeed.
 
         progress: called with the operation's metadata every now and then.
+        interrupted: called in place of KeyboardInterrupt; the wait goes on unless it raises.
         """
         self.send("GET", operation.partition("?")[0] + "/wait", {})
-        if progress is not None:
-            self._watch(operation, progress)
+        while True:
+            try:
+                self._watch(operation, progress)
+                break
+            except KeyboardInterrupt:
+                if interrupted is None:
+                    raise
+                interrupted()
         result: dict[str, Any] = decode(self.receive()).metadata
         return ended(result)
 
-    def cancel(self, operation: str) -> bool:
-        """Ask the server, on another connection, to cancel an operation; whether it agreed."""
+    def cancel(self, operation: str) -> None:
+        """Ask the server, on another connection, to cancel an operation; ServerError when it refuses."""
         other = Server(self._connect, project=self.project)
         try:
             other.request("DELETE", operation)
-        except ServerError:
-            return False
         finally:
             other.close()
-        return True
 
-    def _watch(self, operation: str, progress: Callable[[dict[str, Any]], None]) -> None:
+    def _watch(self, operation: str, progress: Callable[[dict[str, Any]], None] | None) -> None:
         """Report metadata, polled on a second connection, until the answer to `wait` arrives on the first."""
+        if progress is None:
+            select.select([self.fileno()], [], [])
+            return
         other = Server(self._connect, project=self.project)
         try:
             while not select.select([self.fileno()], [], [], POLL_SECONDS)[0]:

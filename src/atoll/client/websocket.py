@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-import os
+import posix
 
 from atoll.client.errors import ProtocolError
 from atoll.client.http1 import RECEIVE, Connection
@@ -35,7 +35,7 @@ class WebSocket:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._key = binascii.b2a_base64(os.urandom(16), newline=False)
+        self._key = binascii.b2a_base64(posix.urandom(16), newline=False)
         self.opened = False
         self._buffer = b""
         self._fragments: list[bytes] = []
@@ -93,7 +93,7 @@ class WebSocket:
             head = bytes((0x80 | kind, 0x80 | 126)) + size.to_bytes(2, "big")
         else:
             head = bytes((0x80 | kind, 0x80 | 127)) + size.to_bytes(8, "big")
-        key = os.urandom(4)
+        key = posix.urandom(4)
         self._connection.stream.sendall(head + key + mask(payload, key))
 
     def receive(self) -> Iterator[tuple[int, bytes]]:

@@ -6,6 +6,9 @@ import re
 from typing import NamedTuple
 
 from atoll.config.values import ValueType, list_of, matching, quoted
+from atoll.domain import compression
+from atoll.domain.compression import Algorithm, Compression
+from atoll.domain.errors import BadRequest
 
 _CPU_RANGE = r"([0-9]{1,5})(?:-([0-9]{1,5}))?"
 _CPU_TIME = r"([0-9]{1,9})ms/([0-9]{1,9})ms"
@@ -58,13 +61,6 @@ class ResourceLimit(NamedTuple):
 
     soft: int | None
     hard: int | None
-
-
-class Compression(NamedTuple):
-    """A compression program's name and its options, each of them from the allow-list; never a command line."""
-
-    algorithm: str
-    options: tuple[str, ...] = ()
 
 
 def parse_cpu_set(text: str) -> tuple[int, ...]:
@@ -178,31 +174,12 @@ def parse_absolute_path(text: str) -> str:
     return parse_path(text)
 
 
-_LEVEL = r"-[1-9]|--fast|--best"
-_THREADS = r"-T[0-9]{1,3}|--threads=[0-9]{1,3}"
-# Options name no file and no program: a level, a thread count, and for squashfs its compressor and block size.
-_COMPRESSION_OPTIONS = {
-    "none": r"(?!)",
-    "bzip2": _LEVEL,
-    "gzip": _LEVEL,
-    "pigz": rf"{_LEVEL}|-p[0-9]{{1,3}}",
-    "lzma": rf"-0|-e|--extreme|{_LEVEL}|{_THREADS}",
-    "xz": rf"-0|-e|--extreme|{_LEVEL}|{_THREADS}",
-    "zstd": rf"-1[0-9]|{_LEVEL}|{_THREADS}|--long(?:=[0-9]{{2}})?",
-    "squashfs": r"-c(?:gzip|lzo|lz4|xz|zstd|lzma)|-b[0-9]{4,7}|-j[0-9]{1,3}",
-}
-
-
 def parse_compression(text: str) -> Compression:
-    """An algorithm and allow-listed options of it: `zstd -9 -T2`. Never handed to a shell."""
-    algorithm, *options = text.split()
-    allowed = _COMPRESSION_OPTIONS.get(algorithm)
-    if allowed is None:
-        raise ValueError(f"Invalid compression algorithm {quoted(algorithm)} (not one of {', '.join(_COMPRESSION_OPTIONS)})")
-    for option in options:
-        if not re.fullmatch(allowed, option, re.ASCII):
-            raise ValueError(f"Option {quoted(option)} of compression algorithm {algorithm} is not allowed")
-    return Compression(algorithm, tuple(options))
+    """`zstd -9`: an algorithm, perhaps with a level; the very grammar that is applied where something is packed."""
+    try:
+        return compression.parse(text)
+    except BadRequest as error:
+        raise ValueError(str(error)) from error
 
 
 CPU_LIMIT = ValueType("CPU set", parse_cpu_limit)
@@ -214,7 +191,7 @@ SYSCALLS = ValueType("list of system calls", parse_syscalls, multiline=True)
 MODE = ValueType("file mode", parse_mode)
 PATH = ValueType("path", parse_path)
 ABSOLUTE_PATH = ValueType("path", parse_absolute_path)
-COMPRESSION = ValueType("compression", parse_compression, choices=tuple(_COMPRESSION_OPTIONS))
+COMPRESSION = ValueType("compression", parse_compression, choices=tuple(Algorithm))
 HEX4 = matching("4-digit hexadecimal id", r"[0-9a-fA-F]{4}")
 PCI_ADDRESS = matching("PCI address", r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 MOUNT_OPTIONS = matching("mount options", r"[^\s,]+(,[^\s,]+)*")

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from atoll.domain.errors import BadRequest, Conflict, Internal
+from atoll.domain.errors import BadRequest, Conflict, Internal, Unavailable
+from atoll.host import threads
 
 R = TypeVar("R")
 Row = tuple[Any, ...]
@@ -41,12 +42,7 @@ class _Connection:
 
     async def call(self, function: Callable[..., R], *args: Any) -> R:
         """Run in the connection's thread; never abandoned half-way, even when the caller is cancelled."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+        return await threads.finished(asyncio.get_running_loop().run_in_executor(self._executor, function, *args))
 
     def submit(self, function: Callable[..., None], *args: Any) -> None:
         """Run in the connection's thread, after what was asked before; nobody waits."""
@@ -69,15 +65,11 @@ class _Connection:
 
 
 class Transaction:
-    """Statements of one transaction. Positional parameters only."""
+    """Statements of one transaction, which the first of them begins. Positional parameters only."""
 
     def __init__(self, connection: _Connection, *, begin: str) -> None:
         self._connection = connection
         self._begin: str | None = begin
-
-    async def begin(self) -> None:
-        """Begin now; without this the first statement does, in the same hop to the connection's thread."""
-        await self._connection.call(self._ensure_begun)
 
     async def query(self, sql: str, *parameters: Any) -> list[Row]:
         """All rows of a SELECT."""
@@ -127,10 +119,20 @@ class Transaction:
         except sqlite3.Error as error:
             raise BadRequest(f"Failed to execute query: {error}") from error
 
-    def finish(self, statement: str) -> None:
-        """In the connection's thread: end the transaction if it was begun."""
-        if self._begin is None:
-            self._connection.raw.execute(statement)
+    def commit(self) -> None:
+        """In the connection's thread: make what was done last, or undo it when that fails."""
+        if self._begin is not None:
+            return
+        try:
+            self._guard(lambda: self._connection.raw.execute("COMMIT"))
+        except BaseException:
+            self.rollback()
+            raise
+
+    def rollback(self) -> None:
+        """In the connection's thread: undo what was done, unless SQLite did already (as it does when the disk is full)."""
+        if self._connection.raw.in_transaction:
+            self._connection.raw.execute("ROLLBACK")
 
     def _ensure_begun(self) -> None:
         if self._begin is not None:
@@ -178,7 +180,7 @@ class Database:
         self._writer = _Connection(path, readonly=False)
         self._write_turn = asyncio.Lock()
         self._readers: asyncio.Queue[_Connection] = asyncio.Queue()
-        self._all = [self._writer]
+        self._closed = False
 
     async def open(self) -> None:
         """Open all connections; the file is made if it is not there."""
@@ -186,38 +188,45 @@ class Database:
         for _ in range(READERS):
             reader = _Connection(self.path, readonly=True)
             await reader.open()
-            self._all.append(reader)
             self._readers.put_nowait(reader)
 
     async def close(self) -> None:
-        """Write the log back into the file and close."""
+        """Wait for the transactions that are open, write the log back into the file and close; new ones are refused."""
+        self._closed = True
+        for _ in range(READERS):
+            await (await self._readers.get()).close()
         async with self._write_turn:
-            for connection in reversed(self._all):
-                await connection.close()
+            await self._writer.close()
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """A transaction that may change things."""
+        self._require_open()
         async with self._write_turn:
             tx = Transaction(self._writer, begin="BEGIN IMMEDIATE")
             try:
                 yield tx
             except BaseException:
-                await self._writer.call(tx.finish, "ROLLBACK")
+                await self._writer.call(tx.rollback)
                 raise
-            await self._writer.call(tx.finish, "COMMIT")
+            await self._writer.call(tx.commit)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """A transaction that sees one moment and changes nothing."""
+        self._require_open()
         reader = await self._readers.get()
         tx = Transaction(reader, begin="BEGIN")
         try:
             yield tx
         finally:
             # Not awaited: the connection's thread does it before whatever the next reader asks of it.
-            reader.submit(tx.finish, "ROLLBACK")
+            reader.submit(tx.rollback)
             self._readers.put_nowait(reader)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The database is closed")
 
     async def script(self, statements: Sequence[str]) -> None:
         """Run several statements in one transaction (migrations)."""

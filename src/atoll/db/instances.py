@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,26 @@ async def names(tx: Transaction, project: str | None = None) -> list[tuple[str, 
 
 
 async def _find(tx: Transaction, where: str, *parameters: Any) -> list[Instance]:
-    rows, config_rows, device_rows, profile_rows = await tx.queries(
+    return collect(await tx.queries(*_select(where, *parameters)))
+
+
+def select(project: str, name: str) -> tuple[tables.Statement, ...]:
+    """The statements whose results `collect` makes one instance of (or none): to run them beside others in one hop."""
+    return _select(f"{_IN_PROJECT} AND instances.name = ?", project, name)
+
+
+def _select(where: str, *parameters: Any) -> tuple[tables.Statement, ...]:
+    return (
         (f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY projects.name, instances.name", *parameters),
         tables.select_config("instances", "instance", where, *parameters),
         tables.select_devices("instances", "instance", where, *parameters),
         (f"{_PROFILES} WHERE {where} ORDER BY ip.instance_id, ip.apply_order", *parameters),
     )
+
+
+def collect(results: Sequence[list[Row]]) -> list[Instance]:
+    """Instances from the results of the statements of `select`."""
+    rows, config_rows, device_rows, profile_rows = results
     config, devices = tables.config_of(config_rows), tables.devices_of(device_rows)
     profiles: dict[int, list[str]] = defaultdict(list)
     for instance_id, name in profile_rows:

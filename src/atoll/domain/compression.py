@@ -71,18 +71,20 @@ GZIP = Compression(Algorithm.GZIP)
 NONE = Compression(Algorithm.NONE)
 ZSTD = Compression(Algorithm.ZSTD, 3)
 
+_OTHER_NAMES = {"pigz": "gzip"}
 _TEXT = re.compile(r"([a-z0-9]{2,10})(?: -([0-9]{1,2}))?")
 
 
 def parse(text: str) -> Compression:
-    """`zstd`, `gzip -9` …; BadRequest for an algorithm or option that is not on the list."""
+    """`zstd`, `gzip -9` …; `pigz` is gzip. BadRequest for an algorithm or option that is not on the list."""
     match = _TEXT.fullmatch(text)
     known = [algorithm.value for algorithm in Algorithm]
-    if match is None or match[1] not in known:
+    name = _OTHER_NAMES.get(match[1], match[1]) if match is not None else ""
+    if match is None or name not in known:
         raise BadRequest(
             f"Invalid compression algorithm {text[:40]!r}", hint=f"known are {', '.join(known)}, with a level as in 'zstd -3'"
         )
-    algorithm = Algorithm(match[1])
+    algorithm = Algorithm(name)
     if match[2] is None:
         return Compression(algorithm)
     level = int(match[2])

@@ -22,7 +22,7 @@ class Project:
 
     def has(self, feature: str) -> bool:
         """Whether it has its own objects of that feature ("images", "profiles", "networks", "storage.volumes")."""
-        return self.name == DEFAULT_PROJECT or self.config.get(f"features.{feature}") in ("true", "1", "yes", "on")
+        return self.name == DEFAULT_PROJECT or self.config.get(f"features.{feature}", "").lower() in ("true", "1", "yes", "on")
 
     def owner_of(self, feature: str) -> str:
         """The name of the project whose objects of that feature this project uses."""
@@ -93,6 +93,21 @@ class Snapshot:
     profiles: tuple[str, ...]
     config: Config = field(default_factory=dict)
     devices: Devices = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """An instance's backup, a file of its own. `phase` is empty for a whole one, else what was being done to it."""
+
+    id: int
+    project: str
+    instance: str
+    name: str
+    created_at: str
+    expires_at: str
+    instance_only: bool
+    optimized_storage: bool
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,9 @@ def parse(text: str) -> Callable[[Mapping[str, Any]], bool]:
     def passes(subject: Mapping[str, Any]) -> bool:
         result = True
         for clause in clauses:
-            if clause.joined_by == "or":
-                result = result or clause.holds(subject)
-            else:
-                result = result and clause.holds(subject)
+            either = clause.joined_by == "or"
+            if result is not either:  # else it is decided: true stays true before "or", false stays false before "and"
+                result = clause.holds(subject)
         return result
 
     return passes
@@ -102,10 +101,14 @@ def _matches(actual: Any, wanted: str) -> bool:
 
 
 def _regex_matches(text: str, pattern: str) -> bool:
-    """Only repetition-safe patterns are tried: a nested quantifier could keep the daemon busy for ever."""
-    if re.search(r"[)\]*+?}][*+{]", pattern.replace(".*", "").replace(".+", "")) or pattern.count("*") + pattern.count("+") > 4:
+    """Only patterns of bounded cost are tried: at most two quantifiers and one group, which has none.
+
+    What the standard library's matcher does for others may grow with a high power of the text's length, or exponentially.
+    """
+    quantifiers = sum(pattern.count(character) for character in "*+?{")
+    if quantifiers > 2 or pattern.count("(") > 1 or re.search(r"\)[*+?{]", pattern):
         return False
     try:
         return re.fullmatch(pattern, text[:1024], re.IGNORECASE) is not None
-    except re.error:
+    except (re.error, OverflowError):  # the latter for a repetition count that is too large
         return False

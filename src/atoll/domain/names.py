@@ -13,7 +13,8 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.:-]{1,15}")
 _LOG_FILE = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f]")
+_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""What moves a terminal's cursor, turns the direction of text, or cannot be seen."""
 
 
 def _refuse_path_like(kind: str, name: str, *, longest: int) -> str:
@@ -47,6 +48,13 @@ def snapshot(name: str) -> str:
     if " " in name:
         raise BadRequest(f"Invalid snapshot name {name[:80]!r}: it may not contain spaces")
     return _refuse_path_like("Snapshot", name, longest=255)
+
+
+def backup(name: str) -> str:
+    """A backup of an instance: one path segment without spaces that is no hidden file, for half-made ones are hidden."""
+    if " " in name or name.startswith("."):
+        raise BadRequest(f"Invalid backup name {name[:80]!r}: it may not contain spaces or start with '.'")
+    return _refuse_path_like("Backup", name, longest=200)
 
 
 def project(name: str) -> str:

@@ -42,6 +42,10 @@ class Paths:
         """Backup files."""
         return self.root / "backups"
 
+    def instance_backups(self, key: str) -> Path:
+        """An instance's backup files."""
+        return self.backups / "instances" / key
+
     @property
     def pools(self) -> Path:
         """A folder for each storage pool."""

@@ -13,6 +13,8 @@ passed over, so that one stuck step does not keep the others from running.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -48,7 +50,9 @@ class Reverter:
             try:
                 await asyncio.shield(task)
             except asyncio.CancelledError:
-                await task
+                while not task.done():  # whoever cancels twice waits too
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([task])
                 raise
 
     async def _revert(self) -> None:
@@ -56,8 +60,8 @@ class Reverter:
             step, args = self._steps.pop()
             try:
                 result = step(*args)
-                if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future):
+                if inspect.isawaitable(result):
                     await asyncio.wait_for(result, self._step_seconds)
-            except Exception:  # an undo step that fails must not keep the others from running
+            except (Exception, asyncio.CancelledError):  # a step that fails or is cancelled must not keep the others from running
                 name = getattr(step, "__qualname__", repr(step))
                 log.exception("Undo step failed", extra={"doing": self._what, "step": name})

@@ -57,6 +57,7 @@ def _restrict(path: str, attributes: int, *, recursive: bool = True) -> None:
 def _bind(source: int, name: str, *, writable: bool) -> None:
     """Show what an O_PATH descriptor refers to as `/name` of the new root."""
     target = f"{NEW_ROOT}/{name}"
+    os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(f"/proc/self/fd/{source}"):
         os.mkdir(target)
     else:

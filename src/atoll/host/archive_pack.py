@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from atoll.domain import image_metadata
 from atoll.domain.compression import Algorithm, Compression
-from atoll.domain.errors import HostError
+from atoll.domain.errors import BadRequest, HostError
 from atoll.domain.image_metadata import ImageMetadata
 from atoll.domain.undo import Reverter
 from atoll.host import archive_sandbox, archive_stream
@@ -43,6 +43,7 @@ _TAR = (
 
 _TAR_SAW_CHANGES = 1
 _CHUNK = 1 << 20
+SECONDS = 6 * 3600.0
 _MEMORY_BYTES = 8 << 30
 
 _COMPRESSORS: dict[Algorithm, Sequence[str]] = {
@@ -68,25 +69,49 @@ async def pack_image(
     metadata: ImageMetadata,
     *,
     compression: Compression,
-    seconds: float = 6 * 3600.0,
+    rootfs: Path | None = None,
+    seconds: float = SECONDS,
     progress: Progress | None = None,
 ) -> Packed:
-    """Pack `directory`'s rootfs/ and templates/ (if there) with that metadata into the new file `output`.
+    """Pack `directory`'s rootfs/ (or `rootfs`, where that is elsewhere) and templates/ (if there) with that metadata into the
+    new file `output`.
 
     `progress` hears of bytes written to `output`. A file that changes while it is read is packed as it was read. HostError,
     with no file left, if a program fails; DeadlineExceeded after `seconds`.
     """
-    async with Reverter("pack image") as undo:
-        undo.add(in_thread, _remove, output)
-        file = await in_thread(_create, output)
-        with file:
-            async with archive_stream.time_limit(seconds, "Packing the image"), _members(directory, output, metadata) as members:
-                if compression.algorithm is Algorithm.SQUASHFS:
-                    packed = await _squashfs(members, output)
-                else:
-                    packed = await _tarball(members, file, compression, progress)
+    async with _members(directory, rootfs or directory / "rootfs", output, metadata) as members:
+        if compression.algorithm is not Algorithm.SQUASHFS:
+            names = [bind.name for bind in members]
+            return await pack_tar(members, names, output, compression=compression, seconds=seconds, progress=progress)
+        async with _new_file(output), archive_stream.time_limit(seconds, "Packing the image"):
+            return await _squashfs(members, output)
+
+
+async def pack_tar(
+    members: Sequence[Bind],
+    names: Sequence[str],
+    output: Path,
+    *,
+    compression: Compression,
+    seconds: float = SECONDS,
+    progress: Progress | None = None,
+) -> Packed:
+    """Pack what `members` show, by those names in that order, into the new tar file `output`. For the rest see `pack_image`;
+    an algorithm that makes no tar file is a BadRequest."""
+    if compression.algorithm is Algorithm.SQUASHFS:
+        raise BadRequest("A squashfs is no archive of this kind", hint="choose another compression algorithm")
+    async with _new_file(output) as file, archive_stream.time_limit(seconds, "Packing"):
+        return await _tarball(members, names, file, compression, progress)
+
+
+@asynccontextmanager
+async def _new_file(path: Path) -> AsyncIterator[BinaryIO]:
+    """A new file to fill; it is not left if the block fails."""
+    async with Reverter("pack an archive") as undo:
+        undo.add(in_thread, _remove, path)
+        with await in_thread(_create, path) as file:
+            yield file
         undo.success()
-    return packed
 
 
 def _create(path: Path) -> BinaryIO:
@@ -98,13 +123,13 @@ def _remove(path: Path) -> None:
 
 
 @asynccontextmanager
-async def _members(directory: Path, output: Path, metadata: ImageMetadata) -> AsyncIterator[Sequence[Bind]]:
+async def _members(directory: Path, rootfs: Path, output: Path, metadata: ImageMetadata) -> AsyncIterator[Sequence[Bind]]:
     """What stands at the top of the image, metadata.yaml first; that file is beside `output` for as long as it takes."""
     text = output.with_name(f".{output.name}.metadata.yaml")
     templates = directory / "templates"
     try:
         await in_thread(_write_metadata, text, metadata)
-        binds = [Bind(text, "metadata.yaml"), Bind(directory / "rootfs", "rootfs")]
+        binds = [Bind(text, "metadata.yaml"), Bind(rootfs, "rootfs")]
         yield [*binds, Bind(templates, "templates")] if await in_thread(templates.is_dir) else binds
     finally:
         await in_thread(_remove, text)
@@ -116,7 +141,9 @@ def _write_metadata(path: Path, metadata: ImageMetadata) -> None:
     os.utime(path, (metadata.creation_date, metadata.creation_date))
 
 
-async def _tarball(members: Sequence[Bind], file: BinaryIO, compression: Compression, progress: Progress | None) -> Packed:
+async def _tarball(
+    members: Sequence[Bind], names: Sequence[str], file: BinaryIO, compression: Compression, progress: Progress | None
+) -> Packed:
     """tar, then a compressor unless there is none, then a thread that hashes and writes."""
     writer = _HashingWriter(file)
     worker = Worker(progress, lambda: writer.size)
@@ -129,7 +156,7 @@ async def _tarball(members: Sequence[Bind], file: BinaryIO, compression: Compres
         if compression.algorithm is not Algorithm.NONE:
             compressor, sink = await _compressor(stack, compression, sink)
             programs.append(compressor)
-        argv = [*_TAR, *(bind.name for bind in members)]
+        argv = [*_TAR, *names]
         tar = await archive_sandbox.start(argv, Jail(members, capabilities=OWNING), stdout=sink)
         programs.append(await stack.enter_async_context(tar))
         sink.close()  # so that the end of tar is the end of the stream
@@ -137,7 +164,7 @@ async def _tarball(members: Sequence[Bind], file: BinaryIO, compression: Compres
         for program in programs:
             code, said = await program.finish()
             if code and not (program is tar and code == _TAR_SAW_CHANGES):
-                raise HostError(f"The image cannot be packed: {program.name}: {said[-500:]}")
+                raise HostError(f"The archive cannot be packed: {program.name}: {said[-500:]}")
         return await in_thread(writer.finish)
 
 

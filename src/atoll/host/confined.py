@@ -48,7 +48,7 @@ def directory(folder: Path | int, name: str = ".") -> Iterator[int]:
 def open_beneath(folder: int, name: str, flags: int, mode: int = 0) -> int:
     """A descriptor of `name` below the directory descriptor `folder`; no link is followed anywhere in it."""
     try:
-        return syscalls.openat2(folder, name, flags, mode, RESOLVE)
+        return syscalls.openat2(folder, name, flags, mode=mode, resolve=RESOLVE)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EXDEV):
             raise BadRequest(f"The path {name!r} leads through a symbolic link or out of its folder") from error
@@ -139,7 +139,7 @@ class _Remover:
 
     def _empty(self, parent: int, name: str, *, depth: int) -> None:
         try:
-            here = syscalls.openat2(parent, name, _DIRECTORY, 0, RESOLVE | syscalls.RESOLVE_NO_XDEV)
+            here = syscalls.openat2(parent, name, _DIRECTORY, resolve=RESOLVE | syscalls.RESOLVE_NO_XDEV)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise HostError(f"Cannot remove {name!r}: something is mounted on it") from error

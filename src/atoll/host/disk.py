@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,7 @@ def flush_filesystem(path: Path) -> None:
     """syncfs(2): all of the file system that holds `path` is on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if syscalls.libc.syncfs(descriptor) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        syscalls.syncfs(descriptor)
     finally:
         os.close(descriptor)
 

@@ -55,13 +55,13 @@ def lent_ids(subuid: Path = Path("/etc/subuid"), subgid: Path = Path("/etc/subgi
 def _ranges(path: Path) -> list[tuple[str, int, int]]:
     """(owner, first id, count) of a file's lines; malformed ones and a missing file give none."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return []
     found = []
     for line in lines:
         owner, _, rest = line.partition(":")
         first, _, count = rest.partition(":")
-        if first.isdigit() and count.isdigit():
+        if first.isdecimal() and count.isdecimal():
             found.append((owner, int(first), int(count)))
     return found

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from atoll.domain.paths import FOLDERS, Paths
+from atoll.host import confined, mount
 from atoll.host.threads import in_thread
 
 
 def make_state(paths: Paths) -> None:
-    """All folders of a state directory, with the modes of the table (also when they were there with others)."""
+    """All folders of a state directory, with the modes of the table (also when they were there with others).
+
+    What is kept on a storage volume is a link, which may lead nowhere until its pool is open: it is passed over.
+    """
     for name, mode in FOLDERS.items():
         folder = paths.root / name
+        if folder.is_symlink() or folder.parent.is_symlink():
+            continue
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(mode)
+
+
+def make_kept(paths: Paths) -> None:
+    """What is to be in the folder of backups, wherever that is; passed over while that place is not there."""
+    for name, mode in FOLDERS.items():
+        folder = paths.root / name
+        if folder.parent == paths.backups and paths.backups.is_dir():
+            folder.mkdir(mode=mode, exist_ok=True)
 
 
 async def make_instance_folders(paths: Paths, key: str, data: Path) -> None:
@@ -37,9 +50,9 @@ async def remove_instance_folders(paths: Paths, key: str) -> None:
 
 def _remove_instance(paths: Paths, key: str) -> None:
     (paths.containers / key).unlink(missing_ok=True)
-    for folder in (paths.logs(key), paths.run(key), paths.devices(key)):
-        # These are the daemon's own, guests have no way in; rmtree is safe against links that appear meanwhile.
-        shutil.rmtree(folder, ignore_errors=True)
+    mount.unmount_below(paths.devices(key))  # sources of disks are pinned there: never to be removed with the folder
+    for folder in (paths.logs(key), paths.run(key), paths.devices(key), paths.instance_backups(key)):
+        confined.remove_tree(folder)
 
 
 async def rename_instance_folders(paths: Paths, key: str, new: str, data: Path) -> None:
@@ -53,6 +66,7 @@ def _rename_instance(paths: Paths, key: str, new: str, data: Path) -> None:
         (paths.logs(key), paths.logs(new)),
         (paths.run(key), paths.run(new)),
         (paths.devices(key), paths.devices(new)),
+        (paths.instance_backups(key), paths.instance_backups(new)),
     ):
         if old_folder.exists() and not new_folder.exists():
             old_folder.rename(new_folder)

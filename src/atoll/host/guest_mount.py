@@ -11,14 +11,14 @@ import errno
 import os
 import stat
 
-from atoll.host import kernel
+from atoll.host import syscalls
 
 _ATTRIBUTES = {
-    "ro": kernel.MOUNT_ATTR_RDONLY,
-    "nosuid": kernel.MOUNT_ATTR_NOSUID,
-    "nodev": kernel.MOUNT_ATTR_NODEV,
-    "noexec": kernel.MOUNT_ATTR_NOEXEC,
-    "noatime": kernel.MOUNT_ATTR_NOATIME,
+    "ro": syscalls.MOUNT_ATTR_RDONLY,
+    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
+    "nodev": syscalls.MOUNT_ATTR_NODEV,
+    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
+    "noatime": syscalls.MOUNT_ATTR_NOATIME,
 }
 _IGNORED = {"bind", "rbind", "rw", "defaults", "optional", "create=dir", "create=file"}
 
@@ -33,29 +33,29 @@ def attach(
     idmapped mount, ids that its map does not have can create nothing.)
     """
     tree = _detached(source, fstype, options, userns)
-    kernel.setns(init, kernel.CLONE_NEWNS)
+    syscalls.setns(init, syscalls.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    kernel.set_file_ids(owner[0], owner[1])
+    syscalls.set_fs_ids(owner[0], owner[1])
     place = _make_target(root, target, is_file=is_file)
-    kernel.set_file_ids(0, 0)
-    kernel.move_mount(tree, place)
+    syscalls.set_fs_ids(0, 0)
+    syscalls.move_mount(tree, place)
 
 
 def detach(init: int, *, target: str) -> None:
     """Unmount what is at `target`; nothing wrong if nothing is mounted there."""
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the host's: the guest's could be anything
-    kernel.setns(init, kernel.CLONE_NEWNS)
+    syscalls.setns(init, syscalls.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(proc)
     try:
-        place = kernel.openat2(root, target, os.O_PATH | os.O_NOFOLLOW, resolve=_WITHIN)
-        kernel.unmount(f"self/fd/{place}")
+        place = syscalls.openat2(root, target, os.O_PATH | os.O_NOFOLLOW, resolve=_WITHIN)
+        syscalls.umount(f"self/fd/{place}", syscalls.MNT_DETACH)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
             raise
 
 
-_WITHIN = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+_WITHIN = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def _detached(source: str, fstype: str, options: list[str], userns: int) -> int:
@@ -64,13 +64,13 @@ def _detached(source: str, fstype: str, options: list[str], userns: int) -> int:
         attributes |= _ATTRIBUTES.get(option, 0)
     recursive = "rbind" in options
     if recursive or "bind" in options:
-        tree = kernel.open_tree(source, recursive=recursive)
+        tree = syscalls.open_tree(source, recursive=recursive)
     else:
-        tree = kernel.new_mount(fstype, source, [o for o in options if o not in _ATTRIBUTES and o not in _IGNORED])
+        tree = syscalls.new_mount(fstype, source, [o for o in options if o not in _ATTRIBUTES and o not in _IGNORED])
     if attributes:
-        kernel.mount_setattr(tree, attributes, recursive=recursive)
+        syscalls.mount_setattr(tree, attributes, recursive=recursive)
     if userns >= 0:
-        kernel.mount_setattr(tree, kernel.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
+        syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
     return tree
 
 
@@ -83,10 +83,10 @@ def _make_target(root: int, target: str, *, is_file: bool) -> int:
     for number, part in enumerate(parts, 1):
         path = "/".join(parts[:number])
         try:
-            found = kernel.openat2(root, path, os.O_PATH, resolve=_WITHIN)
+            found = syscalls.openat2(root, path, os.O_PATH, resolve=_WITHIN)
         except FileNotFoundError:
             _make(place, part, is_file=is_file and number == len(parts))
-            found = kernel.openat2(root, path, os.O_PATH, resolve=_WITHIN)
+            found = syscalls.openat2(root, path, os.O_PATH, resolve=_WITHIN)
         place = found
     if stat.S_ISDIR(os.fstat(place).st_mode) == is_file:
         raise OSError(errno.ENOTDIR if not is_file else errno.EISDIR, f"{target}: not what is to be mounted there")

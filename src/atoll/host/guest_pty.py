@@ -6,7 +6,7 @@ import fcntl
 import os
 import struct
 
-from atoll.host import kernel
+from atoll.host import syscalls
 
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
@@ -33,12 +33,12 @@ def _open_inside(init_pid: int) -> tuple[int, int]:
     """Open the guest's ptmx: looked up below the guest's root, and opened only once it is known to be a devpts's."""
     root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        within = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
-        found = kernel.openat2(root, "dev/pts/ptmx", os.O_PATH, resolve=within)
+        within = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        found = syscalls.openat2(root, "dev/pts/ptmx", os.O_PATH, resolve=within)
     finally:
         os.close(root)
     try:
-        if kernel.filesystem_type(found) != kernel.DEVPTS_MAGIC:
+        if syscalls.filesystem_magic(found) != syscalls.DEVPTS_MAGIC:
             raise OSError(f"dev/pts of the machine with init {init_pid} is no devpts")
         master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     finally:

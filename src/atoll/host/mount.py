@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 MS_RDONLY = 0x1
 MS_NODEV = 0x4
-MNT_DETACH = 0x2
-UMOUNT_NOFOLLOW = 0x8
 BUSY_SECONDS = 1.0
 LONGEST_OPTIONS = 4095
 """mount(2) takes one page of options, its final zero included."""
@@ -74,10 +72,10 @@ def _reported(what: str) -> Iterator[None]:
 def bind(source: Path, target: Path, *, readonly: bool = False, recursive: bool = False) -> None:
     """Show `source`, a directory or file, at `target` too."""
     with _reported(f"bind {source} to {target}"):
-        tree = syscalls.open_tree(source, syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if recursive else 0))
+        tree = syscalls.open_tree(source, recursive=recursive)
         try:
             if readonly:
-                syscalls.mount_setattr(tree, attributes=syscalls.MOUNT_ATTR_RDONLY, recursive=recursive)
+                syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY, recursive=recursive)
             syscalls.move_mount(tree, target)
         finally:
             os.close(tree)
@@ -87,9 +85,9 @@ def idmapped_bind(source: Path, target: Path, namespace: int, *, readonly: bool 
     """Show `source` at `target` with owners shifted by a user namespace (see `userns.opened`)."""
     attributes = syscalls.MOUNT_ATTR_IDMAP | (syscalls.MOUNT_ATTR_RDONLY if readonly else 0)
     with _reported(f"bind {source} to {target} with mapped ids"):
-        tree = syscalls.open_tree(source, syscalls.OPEN_TREE_CLONE)
+        tree = syscalls.open_tree(source)
         try:
-            syscalls.mount_setattr(tree, attributes=attributes, namespace=namespace)
+            syscalls.mount_setattr(tree, attributes, userns=namespace)
             syscalls.move_mount(tree, target)
         finally:
             os.close(tree)
@@ -146,7 +144,7 @@ def unmount(target: Path, *, lazy: bool = False) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            syscalls.umount2(target, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0))
+            syscalls.umount(target, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if lazy else 0))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 return

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import threading
 from collections.abc import Mapping
 
-from atoll.host import kernel, rtnetlink
+from atoll.host import netlink, rtnetlink, syscalls
 
 COUNTERS = [
     "bytes_received",
@@ -36,16 +35,13 @@ COUNTERS = [
 _WANTED = frozenset(name for name in COUNTERS if not name.endswith("_in"))
 _DRAIN_MAX = 64
 _RECEIVE_MAX = 64 * 1024
-_DUMP_SECONDS = 1.0
 
 
 class Watch:
     """The links of one network namespace, by interface name. Not for use by two threads at once; `close` it."""
 
     def __init__(self, pid: int) -> None:
-        self._socket = open_inside(pid, groups=rtnetlink.GROUPS)
-        self._readable = select.poll()
-        self._readable.register(self._socket, select.POLLIN)
+        self._socket = open_inside(pid, groups=rtnetlink.LINK_GROUPS)
         self._links: Mapping[str, rtnetlink.Link] = {}
         self._stale = True
         self._number = 0
@@ -80,31 +76,12 @@ class Watch:
         """Read all links and addresses. On a failure the old picture stays, marked as stale."""
         self._stale = True
         with contextlib.suppress(OSError):
-            found = {link.index: link for body in self._dump(rtnetlink.RTM_GETLINK) if (link := rtnetlink.parse_link(body))}
-            for body in self._dump(rtnetlink.RTM_GETADDR):
-                parsed = rtnetlink.parse_address(body)
-                if parsed is not None and parsed[0] in found:
-                    found[parsed[0]].addresses.append(parsed[1])
-            self._links = {link.name: link for link in found.values()}
+            self._links = rtnetlink.parse_links(self._dump(rtnetlink.GETLINK), self._dump(rtnetlink.GETADDR))
             self._stale = False
 
     def _dump(self, kind: int) -> list[bytes]:
-        """The bodies of the answer to one request. Only the kernel is listened to: its port is 0."""
         self._number += 1
-        self._socket.sendto(rtnetlink.dump_request(kind, self._number), (0, 0))
-        bodies: list[bytes] = []
-        while True:
-            if not self._readable.poll(_DUMP_SECONDS * 1000):
-                raise TimeoutError("The kernel does not answer")
-            data, sender = self._socket.recvfrom(_RECEIVE_MAX)
-            if sender[0] != 0:
-                continue
-            for what, number, body in rtnetlink.messages(data):
-                if number != self._number:
-                    continue
-                if what in (rtnetlink.NLMSG_DONE, rtnetlink.NLMSG_ERROR):
-                    return bodies
-                bodies.append(body)
+        return netlink.dump(self._socket, kind, self._number)
 
 
 def open_inside(pid: int, *, groups: int = 0) -> socket.socket:
@@ -113,22 +90,15 @@ def open_inside(pid: int, *, groups: int = 0) -> socket.socket:
     try:
         other = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            kernel.setns(other, kernel.CLONE_NEWNET)
+            syscalls.setns(other, syscalls.CLONE_NEWNET)
             try:
-                link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+                return netlink.opened(groups=groups)
             finally:
-                kernel.setns(own, kernel.CLONE_NEWNET)
+                syscalls.setns(own, syscalls.CLONE_NEWNET)
         finally:
             os.close(other)
     finally:
         os.close(own)
-    try:
-        link.setblocking(False)
-        link.bind((0, groups))
-    except OSError:
-        link.close()
-        raise
-    return link
 
 
 def counters(pid: int) -> dict[str, dict[str, int]]:

@@ -7,14 +7,18 @@ when it is missing, and turns a failure into HostError with what the program sai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atoll.domain.errors import DeadlineExceeded, HostError, Unsupported
-from atoll.host.threads import in_thread, waiting_thread
+from atoll.host.threads import finished, in_thread, waiting_thread
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -99,25 +103,48 @@ async def start(
     )
 
 
-def _spawn(
-    program: str,
-    argv: Sequence[str],
-    has_input: bool,
-    env: Mapping[str, str],
-    cwd: str | None,
-    pass_fds: Sequence[int],
-) -> subprocess.Popen[bytes]:
-    """By vfork, in a thread: 1 ms, where the event loop's own way of starting a program forks the whole daemon for 7."""
-    return subprocess.Popen(
-        [program, *argv[1:]],
-        stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        cwd=cwd,
-        pass_fds=pass_fds,
-        start_new_session=True,
-    )
+class _Child:
+    """A program that is started and attended in a thread, and can be killed from outside at any moment."""
+
+    def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        self._argv = argv
+        self._options = options
+        self._lock = threading.Lock()
+        self._killed = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, input: bytes | None) -> Completed:
+        """To its end. By vfork, 1 ms, where the event loop's own way of starting a program forks the whole daemon for 7."""
+        with self._lock:
+            if self._killed:
+                return Completed(-signal.SIGKILL, b"", b"")
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                **self._options,
+            )
+        stdout, stderr = self._process.communicate(input)
+        return Completed(self._process.returncode, stdout, stderr)
+
+    def kill(self) -> None:
+        """With all that it started and that is still of its session: a child of it could keep the pipes open."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def _end(child: _Child, talk: asyncio.Future[Completed]) -> None:
+    """Kill and reap."""
+    try:
+        await in_thread(child.kill)  # it waits for a start that is under way
+    finally:
+        with contextlib.suppress(OSError):  # of a program that could not be started: nobody asks any more
+            await finished(talk)
 
 
 async def run(
@@ -134,22 +161,21 @@ async def run(
 
     A cancelled or late program is killed and reaped before the error leaves here.
     """
+    program = find(argv[0])
     if observer is not None:
         observer(argv)
-    child = await in_thread(_spawn, find(argv[0]), argv, input is not None, environment(env), cwd, pass_fds)
-    talk = waiting_thread(child.communicate, input)
+    child = _Child([program, *argv[1:]], env=environment(env), cwd=cwd, pass_fds=pass_fds)
+    talk = waiting_thread(child.run, input)
     try:
         async with asyncio.timeout(timeout):
-            stdout, stderr = await asyncio.shield(talk)
+            done = await asyncio.shield(talk)
     except BaseException as error:
-        if child.returncode is None:
-            child.kill()
-        await asyncio.wait([talk])
+        if not talk.done():
+            await _end(child, talk)
         if isinstance(error, TimeoutError):
             raise DeadlineExceeded(f"{argv[0]} did not finish in {timeout:g} seconds") from error
         raise
-    code = child.returncode
-    if check and code != 0:
-        said = (stderr or stdout).decode(errors="replace").strip()[-2000:]
-        raise HostError(f"{argv[0]} failed with exit code {code}: {said}")
-    return Completed(code, stdout, stderr)
+    if check and done.code != 0:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+        raise HostError(f"{argv[0]} failed with exit code {done.code}: {said}")
+    return done

@@ -1,7 +1,7 @@
-"""Kernel calls that Python has no name for, each a function that raises OSError.
+"""Kernel calls that Python 3.11 has no name for, each a function that raises OSError.
 
-Numbers above 424 are the same on every architecture that Atoll runs on. glibc of Debian 12 wraps none of these, except
-`renameat2`, `umount2`, `mount`, `setfsuid`, `capset`.
+Imports ctypes and os alone: the zygote, which holds next to nothing, uses it too. Numbers above 424 are the same on every
+architecture that Atoll runs on; glibc of Debian 12 has no function for them.
 """
 
 from __future__ import annotations
@@ -9,29 +9,47 @@ from __future__ import annotations
 import ctypes
 import os
 
-libc = ctypes.CDLL(None, use_errno=True)
-
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
-OPEN_TREE_CLONE = 1
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+
+OPEN_TREE_CLONE = 0x1
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_IDMAP = 0x00100000
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_IDMAP = 0x100000
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
-_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
+DEVPTS_MAGIC = 0x1CD1
+
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
 _CAPABILITY_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+Path = str | bytes | os.PathLike[str]
 
 
 class _MountAttr(ctypes.Structure):
@@ -54,75 +72,140 @@ Capabilities = ctypes.Array[_CapData]
 """The capability sets of one thread, opaque: what `capabilities` gives and `set_capabilities` takes."""
 
 
-def _check(result: int, *paths: str | bytes | os.PathLike[str] | None) -> int:
+def _check(result: int, subject: Path | None = None) -> int:
+    """OSError, about `subject` where one is named, for a result below zero."""
     if result < 0:
         number = ctypes.get_errno()
-        names = [os.fsdecode(path) for path in paths if path is not None]
-        raise OSError(number, os.strerror(number), *names[:1])
+        raise OSError(number, os.strerror(number), *(() if subject is None else (os.fsdecode(subject),)))
     return result
 
 
-def open_tree(path: str | os.PathLike[str], flags: int) -> int:
-    """A file descriptor of a mount, or with OPEN_TREE_CLONE of a detached copy of it."""
-    return _check(libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags | os.O_CLOEXEC), path)
+def _call(number: int, *arguments: int | bytes | ctypes.Structure | None, subject: Path | None = None) -> int:
+    """syscall(2). Each number is passed as a long: the kernel reads whole registers."""
+    passed = [
+        ctypes.c_long(value) if isinstance(value, int) else ctypes.byref(value) if isinstance(value, ctypes.Structure) else value
+        for value in arguments
+    ]
+    return _check(_libc.syscall(ctypes.c_long(number), *passed), subject)
 
 
-def move_mount(tree: int, target: str | os.PathLike[str]) -> None:
-    """Attach the detached mount `tree` at a path."""
-    _check(libc.syscall(_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH), target)
+# --- files -------------------------------------------------------------------------------------------------------------
 
 
-def mount_setattr(tree: int, *, attributes: int, namespace: int = 0, recursive: bool = False) -> None:
-    """Set attributes (MOUNT_ATTR_*) of a mount; `namespace` is the user namespace's descriptor for MOUNT_ATTR_IDMAP."""
-    attr = _MountAttr(attributes, 0, 0, namespace)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    _check(libc.syscall(_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attr), ctypes.sizeof(attr)))
-
-
-def mount(source: str, target: str | os.PathLike[str], kind: str, flags: int, options: str) -> None:
-    """mount(2)."""
-    _check(libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(options)), target)
-
-
-def umount2(target: str | os.PathLike[str], flags: int) -> None:
-    """umount2(2)."""
-    _check(libc.umount2(os.fsencode(target), flags), target)
-
-
-def openat2(directory: int, path: str | os.PathLike[str], flags: int, mode: int, resolve: int) -> int:
-    """openat2(2): a path below the directory descriptor, resolved under the RESOLVE_* rules."""
+def openat2(directory: int, path: Path, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """A descriptor, close-on-exec, of a path below the directory descriptor, resolved under the RESOLVE_* rules."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _check(libc.syscall(_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)), path)
+    return _call(_OPENAT2, directory, os.fsencode(path), how, ctypes.sizeof(how), subject=path)
 
 
-def renameat2(source: str | os.PathLike[str], target: str | os.PathLike[str], flags: int) -> None:
+def renameat2(source: Path, target: Path, flags: int) -> None:
     """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE, atomically."""
-    _check(libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags), target)
+    _check(_libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags), source)
+
+
+def syncfs(descriptor: int) -> None:
+    """All of the file system that the descriptor is on is on disk."""
+    _check(_libc.syncfs(descriptor))
+
+
+def filesystem_magic(place: Path | int) -> int:
+    """`f_type` of statfs(2) for the file system that holds a path or descriptor."""
+    buffer = (ctypes.c_long * 32)()
+    if isinstance(place, int):
+        _check(_libc.fstatfs(place, buffer))
+    else:
+        _check(_libc.statfs(os.fsencode(place), buffer), place)
+    return int(buffer[0]) & 0xFFFFFFFF
+
+
+# --- mounts ------------------------------------------------------------------------------------------------------------
+
+
+def mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+    """mount(2)."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(options)), target)
+
+
+def umount(target: Path, flags: int) -> None:
+    """umount2(2): MNT_DETACH, UMOUNT_NOFOLLOW."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def open_tree(path: Path, *, recursive: bool = False) -> int:
+    """A descriptor of a detached copy of the mount at a path; `recursive`: with the mounts below it."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    return _call(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags, subject=path)
+
+
+def new_mount(kind: str, source: str, options: list[str]) -> int:
+    """A descriptor of a detached mount of a new file system; options are `key` or `key=value`, those of that file system."""
+    context = _call(_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC, subject=kind)
+    try:
+        _call(_FSCONFIG, context, _FSCONFIG_SET_STRING, b"source", os.fsencode(source), 0, subject=source)
+        for option in options:
+            key, separator, value = option.partition("=")
+            what, given = (_FSCONFIG_SET_STRING, os.fsencode(value)) if separator else (_FSCONFIG_SET_FLAG, None)
+            _call(_FSCONFIG, context, what, os.fsencode(key), given, 0, subject=option)
+        _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0, subject=source)
+        return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0, subject=source)
+    finally:
+        os.close(context)
+
+
+def mount_setattr(tree: int, attributes: int, *, userns: int = 0, recursive: bool = False) -> None:
+    """Set MOUNT_ATTR_* of a mount; with MOUNT_ATTR_IDMAP, `userns` is the descriptor of the map's user namespace."""
+    wanted = _MountAttr(attributes, 0, 0, userns)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _call(_MOUNT_SETATTR, tree, b"", flags, wanted, ctypes.sizeof(wanted))
+
+
+def move_mount(tree: int, target: Path | int) -> None:
+    """Attach a detached mount at a path, or on what an O_PATH descriptor stands for."""
+    if isinstance(target, int):
+        _call(_MOVE_MOUNT, tree, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    else:
+        _call(_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH, subject=target)
+
+
+# --- threads and processes ---------------------------------------------------------------------------------------------
+
+
+def setns(descriptor: int, kinds: int) -> None:
+    """Move the calling thread into the namespaces that a namespace's descriptor or a pidfd stands for."""
+    _check(_libc.setns(descriptor, kinds))
+
+
+def unshare(kinds: int) -> None:
+    """Give the calling thread namespaces of its own."""
+    _check(_libc.unshare(kinds))
 
 
 def set_fs_ids(uid: int, gid: int) -> None:
     """The ids of the calling *thread* for file-system access. Leaving uid 0 drops its file capabilities (capabilities(7))."""
-    libc.setfsgid(gid)
-    libc.setfsuid(uid)
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
     # The calls report no error; asking for an impossible id changes nothing and returns the present one.
-    if libc.setfsuid(-1) != uid or libc.setfsgid(-1) != gid:
+    if _libc.setfsuid(-1) != uid or _libc.setfsgid(-1) != gid:
         raise PermissionError(f"cannot take the file-system ids {uid}:{gid}")
 
 
 def capabilities() -> Capabilities:
     """The capability sets of the calling thread."""
     data = (_CapData * 2)()
-    _check(libc.capget(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data))
+    _check(_libc.capget(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data))
     return data
 
 
 def set_capabilities(data: Capabilities) -> None:
     """Set the capability sets of the calling thread."""
-    _check(libc.capset(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data))
+    _check(_libc.capset(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data))
 
 
-def filesystem_magic(path: str | os.PathLike[str]) -> int:
-    """`f_type` of statfs(2) for the file system that holds `path`."""
-    buffer = (ctypes.c_long * 32)()
-    _check(libc.statfs(os.fsencode(path), buffer), path)
-    return int(buffer[0]) & 0xFFFFFFFF
+def set_process_name(name: bytes) -> None:
+    """What `ps` shows as this process's name; at most 15 bytes."""
+    _check(_libc.prctl(_PR_SET_NAME, name, 0, 0, 0))
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))

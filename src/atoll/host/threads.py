@@ -8,6 +8,7 @@ its end first, so that an undo step never races with the step it undoes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,11 +25,17 @@ _waiters = ThreadPoolExecutor(_WAITERS, thread_name_prefix="atoll-wait")
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a blocking function in a worker thread and return what it returns."""
-    future = asyncio.get_running_loop().run_in_executor(_executor, partial(function, *args, **kwargs))
+    return await finished(asyncio.get_running_loop().run_in_executor(_executor, partial(function, *args, **kwargs)))
+
+
+async def finished(future: asyncio.Future[R]) -> R:
+    """Its result. Whoever waits and is cancelled, even more than once, is so only after the future's end."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await asyncio.wait([future])
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
         raise
 
 

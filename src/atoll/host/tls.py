@@ -12,10 +12,11 @@ import logging
 import ssl
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from atoll.domain.errors import BadRequest, HostError, Unsupported
-from atoll.host import x509
+from atoll.host import process, x509
 from atoll.host.threads import in_thread
 from atoll.host.x509 import ServerFiles
 
@@ -23,6 +24,15 @@ log = logging.getLogger(__name__)
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else."""
+
+_SOURCE_ROOT = str(Path(__file__).resolve().parents[2])
+_MAKE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from atoll.host import process, x509
+x509.ensure_server_files(x509.ServerFiles(Path(sys.argv[2]), Path(sys.argv[3])))
+"""
 
 _VerifyCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -106,10 +116,13 @@ class ServerTls:
 
     async def open(self) -> None:
         """Read the certificate, or make one if there is none. HostError if the one that is there cannot be used."""
+        if not await in_thread(self._files.present):
+            # Once in a server's life, in a process of its own: the library it needs would stay in memory for good.
+            files = (str(self._files.certificate), str(self._files.key))
+            await process.run([sys.executable, "-I", "-c", _MAKE, _SOURCE_ROOT, *files])
         await in_thread(self._open)
 
     def _open(self) -> None:
-        x509.ensure_server_files(self._files)
         try:
             self._read()
             self._context = server_context(self._files)

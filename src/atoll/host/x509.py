@@ -49,6 +49,10 @@ class ServerFiles:
     certificate: Path
     key: Path
 
+    def present(self) -> bool:
+        """Whether both are there."""
+        return self.certificate.exists() and self.key.exists()
+
     def stamp(self) -> tuple[int, ...]:
         """Changes whenever one of the files does. OSError if one is missing."""
         found = [path.stat() for path in (self.certificate, self.key)]
@@ -106,7 +110,7 @@ def validity_of_peer(decoded: Any) -> Validity:
 
 def ensure_server_files(files: ServerFiles) -> None:
     """Make the server's self-signed certificate unless both files are there. Slow: use a thread."""
-    if files.certificate.exists() and files.key.exists():
+    if files.present():
         return
     certificate, key = make_self_signed(socket.gethostname())
     # The key first and no certificate beside it: a kill leaves an incomplete pair, which the next start makes anew.

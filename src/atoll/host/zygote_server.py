@@ -31,7 +31,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from atoll.host import guest_mount, kernel, liblxc
+from atoll.host import guest_mount, liblxc, syscalls
 
 MESSAGE_MAX = 128 * 1024
 FDS_MAX = 8
@@ -273,8 +273,8 @@ def main(fd: int) -> None:
     """Be the zygote on that socket."""
     os.closerange(3, fd)
     os.closerange(fd + 1, _FD_LIMIT)
-    kernel.set_process_name(b"atoll-zygote")
-    kernel.become_subreaper()
+    syscalls.set_process_name(b"atoll-zygote")
+    syscalls.become_subreaper()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)  # what commands inherit

@@ -11,6 +11,7 @@ from atoll.api import dispatch
 from atoll.api.cors import Cors
 from atoll.api.listeners import Listeners
 from atoll.api.route import Route
+from atoll.api.routes.backups import BackupRoutes
 from atoll.api.routes.certificates import CertificateRoutes
 from atoll.api.routes.host import HostRoutes
 from atoll.api.routes.image_aliases import ImageAliasRoutes
@@ -32,22 +33,26 @@ from atoll.db.engine import Database
 from atoll.domain.caller import DAEMON
 from atoll.domain.paths import Paths
 from atoll.drivers import instance as instance_drivers
+from atoll.drivers.device import nic_filters
 from atoll.drivers.instance.contract import DriverInfo, InstanceDriver
 from atoll.host import facts, pki
 from atoll.host.threads import in_thread
 from atoll.host.tls import ServerTls
 from atoll.host.x509 import ServerFiles
 from atoll.services.certificates import CertificateService
+from atoll.services.daemon_storage import DaemonStorage
 from atoll.services.events import EventHub, LogForwarder
 from atoll.services.images.aliases import ImageAliases
 from atoll.services.images.jobs import ImageJobs
 from atoll.services.images.service import ImageService
+from atoll.services.instances.backups import BackupService
 from atoll.services.instances.core import HostFacts, InstanceCore
 from atoll.services.instances.create import InstanceCreator
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.exec import ExecService
 from atoll.services.instances.lifecycle import InstanceLifecycle
 from atoll.services.instances.logs import LogService
+from atoll.services.instances.publish import PublishSources
 from atoll.services.instances.query import InstanceQuery
 from atoll.services.instances.snapshots import SnapshotService
 from atoll.services.instances.state import InstanceRunner
@@ -82,6 +87,7 @@ class Instances:
     runner: InstanceRunner
     updater: InstanceUpdater
     snapshots: SnapshotService
+    backups: BackupService
     query: InstanceQuery
     lifecycle: InstanceLifecycle
 
@@ -103,6 +109,8 @@ class Daemon:
         self.projects = ProjectService(self.global_db, self.hub, self.operations)
         self.storage = StorageService(self.global_db, self.hub, paths, self.warnings)
         self.volumes = VolumeService(self.global_db, self.hub, self.storage)
+        self.daemon_storage = DaemonStorage(paths, self.settings, self.storage, self.volumes)
+        self.volumes.of_daemon = self.daemon_storage.volumes_in_use
         self.networks = NetworkService(self.global_db, self.hub, paths, self.warnings)
         self.images = ImageService(self.global_db, self.hub, paths, self.storage, self.projects)
         self.tls = ServerTls(ServerFiles(*paths.server_certificate))
@@ -134,8 +142,9 @@ class Daemon:
             runner=runner,
             updater=InstanceUpdater(core, devices, runner, self.networks, self.operations),
             snapshots=SnapshotService(core, runner, self.operations),
+            backups=BackupService(core, self.operations),
             query=InstanceQuery(core),
-            lifecycle=InstanceLifecycle(core, runner, self.warnings),
+            lifecycle=InstanceLifecycle(core, runner, devices, self.warnings),
         )
 
     # --- start ---------------------------------------------------------------------------------------------------------
@@ -165,6 +174,8 @@ class Daemon:
         self.ready = True
         log.info("Atoll %s is ready in %s", ATOLL_VERSION, self.paths.root)
         self._in_background(self.instances.lifecycle.autostart(), "autostart")
+        self._in_background(self.instances.backups.expire(), "expiry of backups")
+        self._in_background(self.instances.lifecycle.guard(), "guard")
 
     async def _open_databases(self) -> None:
         await self.global_db.open()
@@ -178,11 +189,14 @@ class Daemon:
         """What a kill left, in the order of what stands on what."""
         await self.storage.start()
         self._on_stop("storage", self.storage.stop)
+        await self.daemon_storage.start()
         await self.instances.lifecycle.adopt()
         repaired = [
+            *await nic_filters.sweep(),
             *await self.instances.updater.repair(),
             *await self.instances.creator.repair(),
             *await self.instances.snapshots.repair(),
+            *await self.instances.backups.repair(),
             *await self.volumes.repair(),
             *await self.images.repair(),
         ]
@@ -203,7 +217,13 @@ class Daemon:
         parts = self.instances
         exec_ = ExecService(parts.core, self.operations)
         profiles = ProfileService(self.global_db, self.hub, self.projects, parts.devices, parts.updater)
-        jobs = ImageJobs(self.global_db, self.images, self.projects, self.operations)
+        jobs = ImageJobs(
+            self.global_db,
+            self.images,
+            self.projects,
+            self.operations,
+            publish_source=PublishSources(parts.core).open,
+        )
         sql = SqlService(local=self.local_db, shared=self.global_db)
         groups = (
             ServerRoutes(self.settings, server),
@@ -211,6 +231,7 @@ class Daemon:
             InstanceRoutes(parts.query, parts.creator, parts.updater, parts.snapshots, self.images),
             MachineRoutes(parts.query, parts.runner, exec_, LogService(parts.core)),
             SnapshotRoutes(parts.core, parts.snapshots),
+            BackupRoutes(parts.backups),
             ImageAliasRoutes(ImageAliases(self.global_db, self.hub, self.images)),
             ImageRoutes(self.images, jobs),
             ProfileRoutes(profiles),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from urllib.parse import quote_plus
 
 from atoll.domain import clock
 from atoll.domain.caller import DAEMON, Caller
@@ -49,8 +50,9 @@ class Event:
 class Listener:
     """Receives the events of some types and projects."""
 
-    def __init__(self, types: frozenset[EventType], projects: frozenset[str] | None, *, level: int) -> None:
+    def __init__(self, types: frozenset[EventType], projects: frozenset[str] | None, *, level: int, only_projects: bool) -> None:
         self.types = types
+        self._only_projects = only_projects
         self._projects = projects
         self._level = level
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE)
@@ -68,7 +70,9 @@ class Listener:
         return True
 
     def _wants_project(self, project: str) -> bool:
-        return self._projects is None or not project or project in self._projects
+        if not project:
+            return not self._only_projects
+        return self._projects is None or project in self._projects
 
     def close(self) -> None:
         """Make `next` return None, after what is queued if there is room."""
@@ -88,10 +92,16 @@ class EventHub:
         self._listeners: set[Listener] = set()
 
     def listen(
-        self, types: frozenset[EventType], *, projects: frozenset[str] | None = None, level: int = logging.INFO
+        self,
+        types: frozenset[EventType],
+        *,
+        projects: frozenset[str] | None = None,
+        level: int = logging.INFO,
+        only_projects: bool = False,
     ) -> Listener:
-        """A new listener; `projects=None` hears of all projects. Give it back to `forget`."""
-        listener = Listener(types, projects, level=level)
+        """A new listener; `projects=None` hears of all projects. With `only_projects` it hears nothing of what belongs to no
+        project. Give it back to `forget`."""
+        listener = Listener(types, projects, level=level, only_projects=only_projects)
         self._listeners.add(listener)
         return listener
 
@@ -131,7 +141,7 @@ class EventHub:
 
 def with_project(url: str, project: str) -> str:
     """The URL with `project=` unless it is the default project."""
-    return url if project in ("", "default") else f"{url}?project={project}"
+    return url if project in ("", "default") else f"{url}?project={quote_plus(project)}"
 
 
 class LogForwarder(logging.Handler):

@@ -18,10 +18,10 @@ from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.drivers import network as drivers
-from atoll.drivers.instance.contract import NicState
-from atoll.drivers.network import contract
+from atoll.drivers.network import contract, links
 from atoll.drivers.network.contract import Lease, NetworkDriver, NetworkState, Reservation
 from atoll.host import netlink
+from atoll.host.rtnetlink import Link
 from atoll.host.threads import in_thread
 from atoll.services.events import EventHub, with_project
 from atoll.services.instances.expand import Expanded
@@ -319,30 +319,10 @@ class NetworkService:
         driver = self._up.get(name)
         if view.managed and driver is not None:
             return await driver.state()
-        link = await in_thread(netlink.link, name)
-        return NetworkState(
-            NicState(
-                name=link.name,
-                host_name="",
-                hwaddr=link.hwaddr,
-                mtu=link.mtu,
-                up=link.up,
-                kind=link.medium,
-                addresses=[
-                    (
-                        "inet6" if each.interface.version == 6 else "inet",
-                        str(each.interface.ip),
-                        each.interface.network.prefixlen,
-                        each.scope,
-                    )
-                    for each in link.addresses
-                ],
-                counters=link.counters,
-            )
-        )
+        return await links.state(name)
 
 
-def _type_of(link: netlink.Link) -> str:
+def _type_of(link: Link) -> str:
     """LXD's word for the type of an interface that is not managed."""
     if link.medium == "loopback":
         return "loopback"

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 KEEP_SECONDS = 5.0
 """How long an ended operation can still be asked for."""
 
+_CANCELLED = "Operation was cancelled"
+
 
 class OperationClass(StrEnum):
     """LXD's three classes."""
@@ -116,7 +118,9 @@ class Operation:
             )
 
     def update(self, metadata: Mapping[str, Any]) -> None:
-        """Merge into the metadata and tell it."""
+        """Merge into the metadata and tell it; what comes after the end is too late."""
+        if self.status.is_final:
+            return
         self.metadata.update(metadata)
         self._changed()
 
@@ -157,13 +161,15 @@ class OperationRegistry:
             operation.set_status(OperationStatus.RUNNING)
         if spec.work is not None:
             operation.task = asyncio.create_task(self._run(operation, spec.work), name=f"operation {operation.id}")
+            # A task that is cancelled before its first step never enters `_run`.
+            operation.task.add_done_callback(lambda _: self._end(operation, OperationStatus.CANCELLED, _CANCELLED))
         return operation
 
     async def _run(self, operation: Operation, work: Work) -> None:
         try:
             result = await work(operation)
         except asyncio.CancelledError:
-            self._end(operation, OperationStatus.CANCELLED, "Operation was cancelled")
+            self._end(operation, OperationStatus.CANCELLED, _CANCELLED)
         except AtollError as error:
             operation.error_cause = error
             self._end(operation, OperationStatus.FAILURE, str(error))
@@ -175,6 +181,8 @@ class OperationRegistry:
             self._end(operation, OperationStatus.SUCCESS)
 
     def _end(self, operation: Operation, status: OperationStatus, error: str = "") -> None:
+        if operation.status.is_final:
+            return
         operation.set_status(status, error=error)
         asyncio.get_running_loop().call_later(KEEP_SECONDS, self._operations.pop, operation.id, None)
 
@@ -190,9 +198,11 @@ class OperationRegistry:
         return [o for o in self._operations.values() if project is None or o.spec.project in ("", project)]
 
     def cancel(self, operation: Operation) -> None:
-        """Ask it to stop. BadRequest if it cannot be cancelled."""
+        """Ask it to stop. BadRequest if it cannot be cancelled, or is asked already: its undo is not to be disturbed."""
         if not operation.may_cancel:
             raise BadRequest("This operation can't be cancelled")
+        if operation.status is OperationStatus.CANCELLING:
+            raise BadRequest("This operation is being cancelled already")
         if operation.task is None:
             self._end(operation, OperationStatus.CANCELLED)
             return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from atoll.db.engine import Database, Row
@@ -27,6 +30,8 @@ class SqlService:
         statements = split(text)
         if not statements:
             raise BadRequest("No query provided")
+        if any(_CONTROL.match(statement) for statement in statements):
+            raise BadRequest("All statements run in one transaction: they may not begin or end one")
         async with database.write() as tx:
             return [await tx.foreign(statement) for statement in statements]
 
@@ -38,7 +43,7 @@ class SqlService:
                 "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
             )
             tables = [name for kind, name, _ in objects if kind == "table"]
-            contents = {} if schema_only else {t: await tx.query(f'SELECT * FROM "{t}"') for t in tables}
+            contents = {} if schema_only else {t: await tx.query(f"SELECT * FROM {_quoted(t)}") for t in tables}
         return await in_thread(_script, objects, contents)
 
     async def sync(self, name: str) -> None:
@@ -52,7 +57,7 @@ def _script(objects: list[Row], contents: dict[str, list[Row]]) -> str:
         if kind != "table":
             continue
         lines.append(f"{sql};")
-        lines += [f'INSERT INTO "{name}" VALUES({",".join(_literal(v) for v in row)});' for row in contents.get(name, ())]
+        lines += [f"INSERT INTO {_quoted(name)} VALUES({','.join(map(_literal, row))});" for row in contents.get(name, ())]
     lines += [f"{sql};" for kind, _, sql in objects if kind != "table"]
     return "\n".join([*lines, "COMMIT;", ""])
 
@@ -60,25 +65,53 @@ def _script(objects: list[Row], contents: dict[str, list[Row]]) -> str:
 def _literal(value: Any) -> str:
     if value is None:
         return "NULL"
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, float) and math.isinf(value):
+        return "9e999" if value > 0 else "-9e999"
     if isinstance(value, int | float):
-        return str(value)
+        return repr(value)
     return "'" + str(value).replace("'", "''") + "'"
 
 
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_TOKEN = re.compile(
+    r"""(?P<nothing> \s+ | --[^\n]* | /\*.*?(?:\*/|\Z) )
+    | '(?:[^']|'')*(?:'|\Z) | "(?:[^"]|"")*(?:"|\Z) | `[^`]*(?:`|\Z) | \[[^\]]*(?:\]|\Z) | (?P<word> \w+ ) | .""",
+    re.DOTALL | re.VERBOSE,
+)
+_TRIGGER = re.compile(r"(EXPLAIN |QUERY |PLAN )*CREATE (TEMP |TEMPORARY )?TRIGGER\b")
+_CONTROL = re.compile(r"(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
+
+
 def split(text: str) -> list[str]:
-    """Statements of a text, parted by semicolons outside quotes."""
-    found: list[str] = []
-    current: list[str] = []
-    quote = ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        if character == ";" and not quote:
-            found.append("".join(current).strip())
-            current = []
-        else:
-            current.append(character)
-    found.append("".join(current).strip())
-    return [statement for statement in found if statement]
+    """Statements of a text, without what stands between them; the semicolons in quotes, comments and triggers part nothing."""
+    return [text[start:end] for start, end in _statements(text)]
+
+
+def _statements(text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of each statement. As SQLite has it, a trigger goes on to an END that stands between semicolons."""
+    start = end = -1
+    tokens: list[str] = []
+    for match in _TOKEN.finditer(text):
+        if match["nothing"]:
+            continue
+        token = match[0].upper() if match["word"] else match[0]
+        if token == ";" and not _is_inside_trigger(tokens):
+            if tokens:
+                yield start, end
+            tokens = []
+            continue
+        start = match.start() if not tokens else start
+        end = match.end()
+        tokens.append(token)
+    if tokens:
+        yield start, end
+
+
+def _is_inside_trigger(tokens: list[str]) -> bool:
+    """Whether a semicolon after these tokens of a statement is one of a trigger's body."""
+    return _TRIGGER.match(" ".join(tokens[:6])) is not None and tokens[-2:] != [";", "END"]

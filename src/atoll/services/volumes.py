@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from atoll import config as keys
@@ -16,11 +17,22 @@ from atoll.domain.entities import DEFAULT_PROJECT, StorageVolume, VolumeSnapshot
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
-from atoll.services.events import EventHub
+from atoll.services.events import EventHub, with_project
 from atoll.services.locks import KeyedLocks
 from atoll.services.storage import StorageService, volume_url
 
 CUSTOM = "custom"
+_TYPES = (CUSTOM, "container", "image", "virtual-machine")
+
+_DISKS = """SELECT p.value, s.value, 'instances', instances.name, projects.name FROM instances_devices d
+    JOIN instances_devices_config p ON p.instance_device_id = d.id AND p.key = 'pool'
+    JOIN instances_devices_config s ON s.instance_device_id = d.id AND s.key = 'source'
+    JOIN instances ON instances.id = d.instance_id JOIN projects ON projects.id = instances.project_id
+    UNION SELECT p.value, s.value, 'profiles', profiles.name, projects.name FROM profiles_devices d
+    JOIN profiles_devices_config p ON p.profile_device_id = d.id AND p.key = 'pool'
+    JOIN profiles_devices_config s ON s.profile_device_id = d.id AND s.key = 'source'
+    JOIN profiles ON profiles.id = d.profile_id JOIN projects ON projects.id = profiles.project_id ORDER BY 3, 5, 4"""
+"""Pool and source of every disk that is a volume, and who has it."""
 
 
 class VolumeService:
@@ -31,11 +43,15 @@ class VolumeService:
         self._hub = hub
         self._storage = storage
         self._locks = KeyedLocks()
+        self.of_daemon: Callable[[], Collection[tuple[str, str]]] = tuple
+        """Tells (pool, volume) of project default that the daemon itself keeps something on; set once, by who knows."""
 
     # --- looking -------------------------------------------------------------------------------------------------------
 
     async def find_all(self, pool: str, project: str | None, type: str | None = None) -> list[StorageVolume]:
         """Volumes of a pool: custom ones of the project that owns its volumes, instances' of the project, images'."""
+        if type is not None:
+            _check_type(type)
         async with self._database.read() as tx:
             await rows.pool(tx, pool)
             owner = await self._owner(tx, project) if project is not None else None
@@ -45,8 +61,7 @@ class VolumeService:
 
     async def find(self, pool: str, project: str, type: str, name: str) -> StorageVolume:
         """One volume. NotFound if there is none."""
-        if type not in ("custom", "container", "image", "virtual-machine"):
-            raise BadRequest(f"Invalid storage volume type {type[:40]!r}")
+        _check_type(type)
         async with self._database.read() as tx:
             await rows.pool(tx, pool)
             owner = await self._owner(tx, project) if type == CUSTOM else DEFAULT_PROJECT if type == "image" else project
@@ -65,6 +80,7 @@ class VolumeService:
     async def data_path(self, pool: str, project: str, name: str) -> Path:
         """Where a custom volume's files are."""
         volume = await self.find(pool, project, CUSTOM, name)
+        self._refuse_daemons(volume, "cannot be given to instances")
         return self._storage.driver(pool).data(_volume_id(volume))
 
     async def usage(self, volume: StorageVolume) -> int | None:
@@ -74,10 +90,26 @@ class VolumeService:
 
     async def used_by(self, volume: StorageVolume) -> list[str]:
         """URLs of the instances and profiles that have it as a disk; an instance's volume is used by the instance."""
-        if volume.type != CUSTOM:
-            return [volume_url(volume.pool, volume.type, volume.name, volume.project)]
-        async with self._database.read() as tx:
-            return await _users(tx, volume)
+        return (await self.used_by_all([volume]))[volume.id]
+
+    async def used_by_all(self, volumes: Sequence[StorageVolume]) -> dict[int, list[str]]:
+        """As `used_by`, by the volumes' ids, in a fixed number of statements."""
+        used = {v.id: [] if v.type == CUSTOM else [volume_url(v.pool, v.type, v.name, v.project)] for v in volumes}
+        custom = {(v.pool, v.name, v.project): v.id for v in volumes if v.type == CUSTOM}
+        for daemons in (v for v in volumes if self._is_daemons(v)):
+            used[daemons.id].append("/1.0")
+        if custom:
+            async with self._database.read() as tx:
+                owners = {project.name: project.owner_of("storage.volumes") for project in await project_rows.find_all(tx)}
+                found = await tx.query(_DISKS)
+            for pool, source, kind, name, project in found:
+                volume_id = custom.get((pool, source, owners[project]))
+                if volume_id is not None:
+                    used[volume_id].append(with_project(f"/1.0/{kind}/{name}", project))
+        return used
+
+    def _is_daemons(self, volume: StorageVolume) -> bool:
+        return volume.type == CUSTOM and volume.project == DEFAULT_PROJECT and (volume.pool, volume.name) in self.of_daemon()
 
     async def _owner(self, tx: Transaction, project: str) -> str:
         if project == DEFAULT_PROJECT:
@@ -149,6 +181,7 @@ class VolumeService:
         """Only an unused one."""
         names.volume(new)
         async with self._locks.hold(volume.id):
+            self._refuse_daemons(volume, "cannot be renamed")
             await self._require_unused(volume)
             driver = self._storage.driver(volume.pool)
             target = dataclasses.replace(_volume_id(volume), name=new)
@@ -182,6 +215,26 @@ class VolumeService:
         if users := await self.used_by(volume):
             raise BadRequest("The storage volume is still in use", hint=f"by {users[0]}")
 
+    def _refuse_daemons(self, volume: StorageVolume, what: str) -> None:
+        if self._is_daemons(volume):
+            raise BadRequest(f"Volumes used by the server itself {what}")
+
+    @asynccontextmanager
+    async def claimed(self, pool: str, name: str) -> AsyncIterator[Path]:
+        """The data of a volume of project default that nobody uses, for the daemon itself; nobody changes it meanwhile.
+
+        NotFound if there is none, BadRequest if it is used, has snapshots, or is no file system.
+        """
+        volume = await self.find(pool, DEFAULT_PROJECT, CUSTOM, name)
+        async with self._locks.hold(volume.id):
+            volume = await self.find(pool, DEFAULT_PROJECT, CUSTOM, name)
+            if volume.content_type != "filesystem":
+                raise BadRequest("Only volumes that are file systems can be used by the server")
+            if await self.snapshots(volume):
+                raise BadRequest("Volumes used by the server itself cannot have snapshots")
+            await self._require_unused(volume)
+            yield self._storage.driver(pool).data(_volume_id(volume))
+
     async def repair(self) -> list[str]:
         """On start: finish or undo what a kill left half done. One sentence for each."""
         async with self._database.read() as tx:
@@ -197,6 +250,7 @@ class VolumeService:
     ) -> None:
         """A read-only snapshot of the volume as it is."""
         async with self._locks.hold(volume.id):
+            self._refuse_daemons(volume, "cannot have snapshots")
             name = name or await self._next_snapshot_name(volume)
             names.snapshot(name)
             target = _volume_id(volume).at(name)
@@ -271,25 +325,10 @@ class VolumeService:
         self._hub.lifecycle(action, url, project=project, context=context, caller=caller)
 
 
+def _check_type(type: str) -> None:
+    if type not in _TYPES:
+        raise BadRequest(f"Invalid storage volume type {type[:40]!r}")
+
+
 def _volume_id(volume: StorageVolume) -> VolumeId:
     return VolumeId(VolumeKind(volume.type), volume.project, volume.name)
-
-
-async def _users(tx: Transaction, volume: StorageVolume) -> list[str]:
-    found = await tx.query(
-        """SELECT 'instances', instances.name, projects.name FROM instances_devices d
-        JOIN instances_devices_config p ON p.instance_device_id = d.id AND p.key = 'pool' AND p.value = ?
-        JOIN instances_devices_config s ON s.instance_device_id = d.id AND s.key = 'source' AND s.value = ?
-        JOIN instances ON instances.id = d.instance_id JOIN projects ON projects.id = instances.project_id
-        UNION SELECT 'profiles', profiles.name, projects.name FROM profiles_devices d
-        JOIN profiles_devices_config p ON p.profile_device_id = d.id AND p.key = 'pool' AND p.value = ?
-        JOIN profiles_devices_config s ON s.profile_device_id = d.id AND s.key = 'source' AND s.value = ?
-        JOIN profiles ON profiles.id = d.profile_id JOIN projects ON projects.id = profiles.project_id""",
-        volume.pool,
-        volume.name,
-        volume.pool,
-        volume.name,
-    )
-    return [
-        f"/1.0/{kind}/{name}" + ("" if project == DEFAULT_PROJECT else f"?project={project}") for kind, name, project in found
-    ]

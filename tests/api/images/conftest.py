@@ -24,7 +24,7 @@ from atoll.domain.paths import FOLDERS, Paths
 from atoll.services.events import EventHub, EventType, Listener
 from atoll.services.images import ImageService
 from atoll.services.images.aliases import ImageAliases
-from atoll.services.images.jobs import ImageJobs
+from atoll.services.images.jobs import ImageJobs, Publishable
 from atoll.services.operations import OperationRegistry
 from atoll.services.projects import ProjectService
 from atoll.services.storage import StorageService
@@ -82,12 +82,11 @@ class World:
         self.client: TestClient[web.Request, web.Application]
 
     @asynccontextmanager
-    async def _publish_source(self, project: str, name: str, snapshot: str) -> AsyncIterator[Path]:
+    async def _publish_source(self, project: str, name: str, snapshot: str) -> AsyncIterator[Publishable]:
         folder = self.paths.root / "source"
         (folder / "rootfs").mkdir(parents=True, exist_ok=True)
         (folder / "rootfs" / "name").write_text(f"{project}/{name}/{snapshot}")
-        (folder / "metadata.yaml").write_text(METADATA)
-        yield folder
+        yield Publishable(METADATA.encode(), folder / "rootfs", folder)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[World]:

@@ -110,7 +110,9 @@ async def test_resolve(world: Any, make_image: Any) -> None:
     ):
         with pytest.raises(AtollError, match=text):
             await resolve("default", **wanted)
-    await world.images.touch(await resolve("default", alias="a"))
+    image = await resolve("default", alias="a")
+    async with world.database.write() as tx:
+        await world.images.touch(tx, image)
     assert (await world.get(f"/1.0/images/{new}"))["last_used_at"] > "2020"
 
 

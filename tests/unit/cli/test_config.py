@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 import pytest
 import yaml
 
@@ -11,7 +13,7 @@ from atoll.cli.errors import CommandError
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("ATOLL_CONF", str(tmp_path / "conf"))
+    monkeypatch.setitem(posix.environ, b"ATOLL_CONF", bytes(tmp_path / "conf"))
     return tmp_path / "conf"
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[3] / "src"
-SLOW = {"argparse", "enum", "re", "typing", "json", "socket", "ssl", "asyncio", "http", "dataclasses", "pathlib", "yaml"}
+SLOW = {"argparse", "enum", "re", "os", "typing", "json", "socket", "ssl", "asyncio", "http", "dataclasses", "pathlib", "yaml"}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["list"], ["exec", "c1", "true"], ["launch", "x", "c1"]])
 def test_slow_modules_stay_out(words: list[str], tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n"
-        f"from atoll.cli.main import main\nmain({words!r})\nprint(*sys.modules, file=sys.stderr)"
+        f"from atoll.cli.main import run\nrun({words!r})\nprint(*sys.modules, file=sys.stderr)"
     )
     environment = {"ATOLL_DIR": str(tmp_path), "ATOLL_CONF": str(tmp_path)}
     done = subprocess.run(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import select
 
 import fakes
 import pytest
 
 from atoll.client import address, codec
+from atoll.client import server as server_module
 from atoll.client.errors import OperationFailed, ProtocolError, ServerError
 from atoll.client.server import Server
 
@@ -82,10 +84,10 @@ def test_progress_is_polled_on_a_second_connection():
                 return
             if "/wait" in head:
                 time.sleep(0.25)
-            envelope = STARTED if head.startswith("POST") else sync({"status_code": 200}) if "/wait" in head else running
+            envelope = sync({"status_code": 200}) if "/wait" in head else running
             end.sendall(fakes.reply(json.dumps(envelope).encode()))
 
-    Server(fakes.Peer(talk).connect).change("POST", "/1.0/images", progress=seen.append)
+    Server(fakes.Peer(talk).connect).wait("/1.0/operations/1", progress=seen.append)
     assert seen
     assert seen[0] == {"build_progress": "unpacking"}
 
@@ -122,10 +124,50 @@ def test_codec_refuses_what_is_not_json(text: str):
     ],
 )
 def test_where_the_socket_is(environment: dict[str, str], expected: str):
-    assert address.local_socket(environment) == expected
+    assert address.local_socket(lambda name: environment.get(name, "")) == expected
 
 
 def test_url_quotes_segments_and_leaves_out_empty_queries():
     assert address.url("images", "aliases", "debian/12", recursion="", all_projects="true") == (
         "/1.0/images/aliases/debian%2F12?all-projects=true"
     )
+
+
+@pytest.fixture
+def interrupted_once(monkeypatch):
+    """The first wait for an answer is broken off by Ctrl-C."""
+    found = []
+
+    class Interrupted:
+        @staticmethod
+        def select(*arguments):
+            if not found:
+                found.append(arguments)
+                raise KeyboardInterrupt
+            return select.select(*arguments)
+
+    monkeypatch.setattr(server_module, "select", Interrupted)
+
+
+def test_an_interrupted_wait_goes_on_where_the_caller_wants_it(interrupted_once):
+    told = []
+    script = Script(sync({"status_code": 200, "metadata": {"a": 1}}))
+    answer = Server(fakes.Peer(script).connect).wait("/1.0/operations/1", interrupted=lambda: told.append("once"))
+    assert (answer["metadata"], told, len(script.heads)) == ({"a": 1}, ["once"], 1)
+
+
+def test_an_interrupted_wait_ends_where_nobody_says_otherwise(interrupted_once):
+    with pytest.raises(KeyboardInterrupt):
+        Server(fakes.Peer(Script()).connect).wait("/1.0/operations/1")
+
+
+def test_after_a_broken_off_download_the_connection_is_not_used_again():
+    def refuse(piece: bytes) -> None:
+        raise ValueError("disk full")
+
+    peer = fakes.Peer(lambda end: Script(sync("first"), sync("second"))(end))
+    server = Server(peer.connect)
+    with pytest.raises(ValueError, match="disk full"):
+        server.exchange("GET", "/1.0/x", {}, sink=refuse)
+    assert server.fileno() == -1
+    assert server.get("/1.0/y") == "first"

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.config import hostvalues
-from atoll.config.hostvalues import Compression, CpuAllowance, CpuLimit, IdmapEntry, IdRange, ResourceLimit
+from atoll.config.hostvalues import CpuAllowance, CpuLimit, IdmapEntry, IdRange, ResourceLimit
 from atoll.config.values import ValueType
+from atoll.domain import compression
+from atoll.domain.compression import Algorithm, Compression
 
 
 @given(st.sets(st.integers(0, 8191), min_size=1, max_size=30))
@@ -40,9 +42,10 @@ def test_rlimits() -> None:
     assert hostvalues.parse_rlimit("unlimited") == ResourceLimit(None, None)
 
 
-def test_compression_keeps_allowed_options() -> None:
-    assert hostvalues.COMPRESSION.read("zstd -19 -T2") == Compression("zstd", ("-19", "-T2"))
-    assert hostvalues.COMPRESSION.read("none") == Compression("none")
+def test_compression_is_what_packing_takes() -> None:
+    assert hostvalues.COMPRESSION.read("zstd -19") == compression.parse("zstd -19") == Compression(Algorithm.ZSTD, 19)
+    assert hostvalues.COMPRESSION.read("none") == compression.NONE
+    assert all(hostvalues.COMPRESSION.read(choice) for choice in hostvalues.COMPRESSION.choices)
 
 
 def test_modes() -> None:

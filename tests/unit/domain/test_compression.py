@@ -19,6 +19,10 @@ def test_levels_are_kept(text: str) -> None:
     assert str(compression.parse(text)) == text
 
 
+def test_pigz_is_gzip_by_many_threads() -> None:
+    assert compression.parse("pigz -9") == Compression(Algorithm.GZIP, 9)
+
+
 @pytest.mark.parametrize(
     "text",
     [

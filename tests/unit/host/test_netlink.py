@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atoll.domain.errors import NotFound
-from atoll.host import netlink
+from atoll.host import netlink, rtnetlink
 
 
 def test_loopback_is_listed_with_its_address_and_counters() -> None:
@@ -27,4 +27,10 @@ def test_what_is_not_there() -> None:
 
 
 def test_routes_are_networks() -> None:
-    assert all(route.destination.prefixlen >= 0 and route.table != netlink.LOCAL_TABLE for route in netlink.routes())
+    assert all(route.destination.prefixlen >= 0 and route.table != rtnetlink.LOCAL_TABLE for route in netlink.routes())
+
+
+def test_a_change_of_what_is_not_there_is_refused_with_the_reason() -> None:
+    body = rtnetlink.link_header() + rtnetlink.text(rtnetlink.IFLA_IFNAME, "nosuchlink0")
+    with netlink.opened() as link, pytest.raises(OSError, match=r"No such device|Operation not permitted"):
+        netlink.request(link, rtnetlink.DELLINK, 0, body)

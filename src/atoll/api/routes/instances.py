@@ -84,9 +84,7 @@ class InstanceRoutes:
         tag = render.etag_subject(loaded)
         if request.recursion == 0:
             return response.sync(render.instance(loaded, self._query.status(loaded)), etag=tag)
-        state, disk = await self._query.state(loaded)
-        _, snapshots = await self._snapshots.find_all(loaded.record.project, loaded.record.name)
-        return response.sync(_full(Full(loaded, state, disk, snapshots)), etag=tag)
+        return response.sync(_full(await self._query.find_full(loaded)), etag=tag)
 
     async def _find(self, request: Request) -> Loaded:
         return await self._query.find(request.project, names.instance(request.path("name")))

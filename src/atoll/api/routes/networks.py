@@ -42,12 +42,14 @@ class NetworkRoutes:
         """Managed ones, and the host's other interfaces."""
         found = await self._networks.find_all(request.project)
         used = await self._networks.used_by([view.name for view in found]) if request.recursion else {}
-        return listing.answer(request, found, url=_url, render=lambda view: _network(view, used.get(view.name, [])))
+        return listing.answer(
+            request, found, url=_url, render=lambda view: _network(view, request.visible(used.get(view.name, [])))
+        )
 
     async def get(self, request: Request) -> web.StreamResponse:
         """One."""
         view = await self._find(request)
-        used = (await self._networks.used_by([view.name]))[view.name]
+        used = request.visible((await self._networks.used_by([view.name]))[view.name])
         return response.sync(_network(view, used), etag=_tag(view))
 
     async def create(self, request: Request) -> web.StreamResponse:

@@ -95,7 +95,10 @@ class OperationRoutes:
     async def events(self, request: Request) -> web.StreamResponse:
         """A websocket that gets them as they happen."""
         listener = self._hub.listen(
-            _types(request), projects=_projects(request), level=logging.DEBUG if request.flag("debug") else logging.INFO
+            _types(request),
+            projects=_projects(request),
+            level=logging.DEBUG if request.flag("debug") else logging.INFO,
+            only_projects=not request.caller.is_admin,
         )
         try:
             socket = await websocket.accept(request.raw, largest=websocket.MAX_CONTROL)

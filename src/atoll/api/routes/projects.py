@@ -127,12 +127,17 @@ class ProfileRoutes:
     async def list_(self, request: Request) -> web.StreamResponse:
         """Of a project."""
         found = await self._profiles.find_all(request.project)
-        return listing.answer(request, found, url=lambda each: _profile_url(each[0]), render=lambda each: _profile(*each))
+        return listing.answer(
+            request,
+            found,
+            url=lambda each: _profile_url(each[0]),
+            render=lambda each: _profile(each[0], request.visible(each[1])),
+        )
 
     async def get(self, request: Request) -> web.StreamResponse:
         """One."""
         profile, users = await self._profiles.find(request.project, _name(request))
-        return response.sync(_profile(profile, users), etag=_tag(profile))
+        return response.sync(_profile(profile, request.visible(users)), etag=_tag(profile))
 
     async def create(self, request: Request) -> web.StreamResponse:
         """A new one."""

@@ -103,7 +103,7 @@ class StorageRoutes:
         if not request.caller.is_admin:
             config = {key: value for key, value in config.items() if key not in _HOST_KEYS}
         status = self._storage.status(pool.name)
-        return schema.StoragePool(pool.name, pool.description, pool.driver, config, used_by, status, ["none"])
+        return schema.StoragePool(pool.name, pool.description, pool.driver, config, request.visible(used_by), status, ["none"])
 
 
 def _tag(pool: entities.StoragePool) -> list[object]:

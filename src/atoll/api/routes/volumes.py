@@ -59,13 +59,13 @@ class VolumeRoutes:
         kind = request.raw.match_info.get("type")
         found = await self._volumes.find_all(_pool(request), request.scope, kind)
         found = [v for v in found if v.type == "image" or request.caller.may_use(v.project)]
-        used = {v.id: await self._volumes.used_by(v) for v in found} if request.recursion else {}
-        return listing.answer(request, found, url=_url, render=lambda v: _volume(v, used.get(v.id, [])))
+        used = await self._volumes.used_by_all(found) if request.recursion else {}
+        return listing.answer(request, found, url=_url, render=lambda v: _volume(v, request.visible(used.get(v.id, []))))
 
     async def get(self, request: Request) -> web.StreamResponse:
         """One."""
         volume = await self._find(request)
-        return response.sync(_volume(volume, await self._volumes.used_by(volume)), etag=_tag(volume))
+        return response.sync(_volume(volume, request.visible(await self._volumes.used_by(volume))), etag=_tag(volume))
 
     async def create(self, request: Request) -> web.StreamResponse:
         """An empty custom volume."""

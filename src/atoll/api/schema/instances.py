@@ -118,6 +118,28 @@ class SnapshotPut(Body):
     expires_at: str | None = None
 
 
+class InstanceBackupsPost(Body):
+    """POST …/backups."""
+
+    name: str = ""
+    expires_at: str | None = None
+    instance_only: bool = False
+    container_only: bool = False
+    optimized_storage: bool = False
+    compression_algorithm: str = ""
+
+
+class InstanceBackup(msgspec.Struct):
+    """A backup of an instance."""
+
+    name: str
+    created_at: str
+    expires_at: str
+    instance_only: bool
+    container_only: bool
+    optimized_storage: bool
+
+
 class Instance(msgspec.Struct):
     """An instance at recursion 1."""
 
@@ -174,6 +196,6 @@ class InstanceState(msgspec.Struct):
 class InstanceFull(Instance):
     """An instance at recursion 2."""
 
-    backups: list[Any] | None = None
+    backups: list[InstanceBackup] | None = None
     state: InstanceState | None = None
     snapshots: list[SnapshotInfo] | None = None

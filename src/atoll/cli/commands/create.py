@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from atoll.cli import terminal
-from atoll.cli.commands import image_source
+from atoll.cli.commands import image_source, new_instance
 from atoll.cli.errors import CommandError, UsageError
 from atoll.client.address import url
+from atoll.client.errors import ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,13 +42,26 @@ def _create(call: Call) -> tuple[Server, str]:
     server, name = call.resolve(target)
     call.say(f"Creating {name}" if name else "Creating the instance")
     body = _body(call, server, name)
-    body["source"] = image_source.find(call, server, image) if image else {"type": "none"}
-    operation = call.change(server, "POST", url("instances"), body, label="Retrieving image").metadata
+    operation = call.wait(server, _begin(call, server, body, image), "Retrieving image")
     if not name:
-        name = _created_name(operation)
+        name = new_instance.created_name(operation)
         call.say(f"Instance name is: {name}")
     _warn_without_network(call, server, name)
     return server, name
+
+
+def _begin(call: Call, server: Server, body: dict[str, Any], image: str) -> str:
+    """Ask for the instance; returns the operation. The server looks for the alias itself, which saves a request; an image that
+    has to be found or built otherwise is seen to when it has not found one."""
+    name = call.config.split(image)[1]
+    body["source"] = {"type": "image", "alias": name} if image else {"type": "none"}
+    try:
+        return server.request("POST", url("instances"), body).operation
+    except ServerError:
+        if not image or image_source.alias_target(server, name) is not None:
+            raise
+    body["source"] = image_source.find_unnamed(call, server, image)
+    return server.request("POST", url("instances"), body).operation
 
 
 def _names(call: Call) -> tuple[str, str]:
@@ -66,16 +80,10 @@ def _body(call: Call, server: Server, name: str) -> dict[str, Any]:
     """The request without its source: what standard input says, changed by what the flags say."""
     flags = call.flags
     given = _from_input()
-    config: dict[str, str] = given.get("config") or {}
-    for pair in flags.every("config"):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise CommandError(f"Bad key=value pair: {pair}")
-        config[key] = value
     profiles = _profiles(call, given)
     body: dict[str, Any] = {
         "name": name,
-        "config": config,
+        "config": (given.get("config") or {}) | new_instance.config(flags),
         "devices": _devices(call, server, given.get("devices") or {}, profiles),
         "profiles": profiles,
         "ephemeral": flags.on("ephemeral") or bool(given.get("ephemeral")),
@@ -116,7 +124,7 @@ def _devices(call: Call, server: Server, devices: dict[str, Any], profiles: list
     if changes := call.flags.every("device"):
         inherited = _inherited(server, ["default"] if profiles is None else profiles)
         for change in changes:
-            _override(devices, inherited, change)
+            new_instance.override(devices, inherited, change)
     return devices
 
 
@@ -129,31 +137,11 @@ def _inherited(server: Server, profiles: list[str]) -> dict[str, Any]:
 
 
 def _loaded(server: Server, what: str, path: str, name: str) -> dict[str, Any]:
-    from atoll.client.errors import ServerError
-
     try:
         found: dict[str, Any] = server.get(path)
     except ServerError as error:
         raise CommandError(f'Failed loading {what} "{name}": {error}') from error
     return found
-
-
-def _override(devices: dict[str, Any], inherited: dict[str, Any], change: str) -> None:
-    """Apply one --device NAME,KEY=VALUE: to the instance's own device, else to a copy of the profiles'."""
-    name, comma, pair = change.partition(",")
-    key, equals, value = pair.partition("=")
-    if not comma or not equals:
-        raise CommandError(f'Bad device override syntax, expecting <device>,<key>=<value>: "{change}"')
-    devices.setdefault(name, dict(inherited.get(name) or {}))[key] = value
-
-
-def _created_name(operation: dict[str, Any]) -> str:
-    resources = operation.get("resources") or {}
-    found = resources.get("instances") or resources.get("containers")
-    if not found:
-        raise CommandError("Failed to get instance name from the server")
-    name: str = found[0].partition("?")[0].rpartition("/")[2]
-    return name
 
 
 def _warn_without_network(call: Call, server: Server, name: str) -> None:

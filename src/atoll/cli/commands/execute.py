@@ -2,19 +2,23 @@
 
 One POST starts the command; the websockets of its streams are then all asked for before the first answer is read, and the
 wait for the end of the operation is already under way on the first connection. One poll loop serves them all.
+
+The control channel carries signals and window sizes, and tells the server that we are still here: a command whose client dies
+dies too. It is opened for the first of these, or when a command runs for longer than a moment; most do not.
 """
 
 from __future__ import annotations
 
 import errno
-import os
+import posix
 import select
 import sys
+import time
 
 from atoll.cli import terminal
 from atoll.cli.errors import CommandError
 from atoll.client import codec, websocket
-from atoll.client.address import url
+from atoll.client.address import url, variable
 from atoll.client.errors import ClientError
 from atoll.client.server import decode, ended
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024
 DRAIN_SECONDS = 1.0
+CONTROL_SECONDS = 0.05  # after which the control channel is opened in any case
 END_OF_TRANSMISSION = b"\x04"
 FORWARDED = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGABRT", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGTSTP")
 
@@ -41,9 +46,11 @@ def run(call: Call) -> int:
     answer = server.request("POST", url("instances", name, "exec"), body)
     path = answer.operation.partition("?")[0]
     secrets = (answer.metadata.get("metadata") or {})["fds"]
-    sockets = {key: server.websocket(f"{path}/websocket?secret={secret}") for key, secret in secrets.items()}
+    links = {key: f"{path}/websocket?secret={secret}" for key, secret in secrets.items()}
+    control = links.pop("control")
+    sockets = {key: server.websocket(link) for key, link in links.items()}
     server.send("GET", path + "/wait", {})
-    exchange = Exchange(server, sockets, read_input=not call.flags.on("disable-stdin"))
+    exchange = Exchange(server, sockets, lambda: server.websocket(control), read_input=not call.flags.on("disable-stdin"))
     if not interactive:
         return exchange.run()
     from atoll.cli import raw_terminal
@@ -69,7 +76,8 @@ def _is_interactive(call: Call) -> bool:
 
 def _body(call: Call, *, interactive: bool) -> dict[str, Any]:
     flags = call.flags
-    environment = {"TERM": os.environ["TERM"]} if os.environ.get("TERM") else {}
+    kind = variable("TERM")
+    environment = {"TERM": kind} if kind else {}
     for pair in flags.every("env"):
         key, _, value = pair.partition("=")
         environment[key] = value
@@ -89,26 +97,33 @@ def _body(call: Call, *, interactive: bool) -> dict[str, Any]:
 
 def _size() -> tuple[int, int]:
     try:
-        return tuple(os.get_terminal_size(1))  # type: ignore[return-value]
+        width, height = posix.get_terminal_size(1)
     except OSError:
         return 80, 25
+    return width, height
 
 
 class Exchange:
     """The streams of one running command.
 
-    sockets: by the names the API gives them: "0", "1", "2" and "control"; an interactive command has "0" and "control".
+    server: with the wait for the operation's end under way.
+    sockets: by the names the API gives them: "0", "1" and "2"; an interactive command has "0" alone.
+    open_control: opens the control channel.
     """
 
-    def __init__(self, server: Server, sockets: dict[str, WebSocket], *, read_input: bool) -> None:
+    def __init__(
+        self, server: Server, sockets: dict[str, WebSocket], open_control: Callable[[], WebSocket], *, read_input: bool
+    ) -> None:
         self._server = server
-        self._control = sockets.get("control")
+        self._open_control = open_control
+        self._control: WebSocket | None = None
+        self._control_due = time.monotonic() + CONTROL_SECONDS
+        self._handlers: dict[int, Callable[[], None]] = {}
         self._input = sockets["0"]
         self._outputs: dict[int, tuple[WebSocket, int]] = {}
         for key, socket in sockets.items():
             if key in ("1", "2") or (key == "0" and "1" not in sockets):
                 self._outputs[socket.fileno()] = (socket, 2 if key == "2" else 1)
-        self._sockets = list(sockets.values())
         self._interactive = "1" not in sockets
         self._reading = read_input
         self._input_begun = False
@@ -118,46 +133,61 @@ class Exchange:
     def run(self) -> int:
         """Pump until the command has ended and its output is written; returns the exit status."""
         with _Signals() as signals:
-            handlers: dict[int, Callable[[], None]] = {
-                self._server.fileno(): self._take_result,
-                signals.fileno(): lambda: self._forward(signals.take()),
-            }
+            self._serve(self._server.fileno(), self._take_result)
+            self._serve(signals.fileno(), lambda: self._forward(signals.take()))
             for descriptor in self._outputs:
-                handlers[descriptor] = self._output_handler(descriptor)
-            for socket in self._sockets:
-                handlers.setdefault(socket.fileno(), self._other_handler(socket))
-            for descriptor in handlers:
-                self._poll.register(descriptor, select.POLLIN)
-            self._pump(handlers)
-        for socket in self._sockets:
-            socket.close()
+                self._serve(descriptor, self._output_handler(descriptor))
+            if self._input.fileno() not in self._outputs:
+                self._serve(self._input.fileno(), self._other_handler(self._input))
+            self._pump()
         return self._status or 0
 
-    def _pump(self, handlers: dict[int, Callable[[], None]]) -> None:
-        """Once the result is there, output gets a moment to end by itself: a child may hold it open for ever."""
+    def _serve(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor can be read."""
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _pump(self) -> None:
+        """Until the result is there and the output has ended; a child that holds that open does not hold us for ever."""
         while self._status is None or self._outputs:
-            ready = self._poll.poll(None if self._status is None else DRAIN_SECONDS * 1000)
-            if not ready:
+            ready = self._poll.poll(self._patience())
+            if not ready and self._status is not None:
                 return
             for descriptor, _ in ready:
-                handlers[descriptor]()
+                self._handlers[descriptor]()
             if self._input.opened and not self._input_begun:
-                self._begin_input(handlers)
+                self._begin_input()
+            if self._control is None and self._status is None and time.monotonic() >= self._control_due:
+                self._reach_control()
 
-    def _begin_input(self, handlers: dict[int, Callable[[], None]]) -> None:
+    def _patience(self) -> float | None:
+        """Milliseconds to wait for something to happen; None: any time."""
+        if self._status is not None:
+            return DRAIN_SECONDS * 1000
+        if self._control is not None:
+            return None
+        return max(0.0, self._control_due - time.monotonic()) * 1000
+
+    def _reach_control(self) -> WebSocket:
+        """The control channel, opened if it is not yet."""
+        if self._control is None:
+            self._control = self._open_control()
+            self._serve(self._control.fileno(), self._other_handler(self._control))
+        return self._control
+
+    def _begin_input(self) -> None:
         self._input_begun = True
         if not self._reading:
             self._end_input()
             return
-        handlers[0] = self._take_input
         try:
-            self._poll.register(0, select.POLLIN)
+            self._serve(0, self._take_input)
         except OSError:
             self._end_input()
 
     def _take_input(self) -> None:
         try:
-            data = os.read(0, CHUNK)
+            data = posix.read(0, CHUNK)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EINTR):
                 return
@@ -237,12 +267,13 @@ class Exchange:
 
     def _tell(self, message: dict[str, Any]) -> bool:
         """Send a control message; False when there is nobody to tell."""
-        if self._control is None or self._control.closed:
-            return False
         try:
-            if not self._control.opened:
-                self._control.finish_opening()
-            self._control.send_text(codec.dumps(message))
+            control = self._reach_control()
+            if control.closed:
+                return False
+            if not control.opened:
+                control.finish_opening()
+            control.send_text(codec.dumps(message))
         except (OSError, ClientError):
             return False
         return True
@@ -258,7 +289,7 @@ def _write(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[os.write(target, view) :]
+            view = view[posix.write(target, view) :]
         except BlockingIOError:
             select.select([], [target], [])
 
@@ -270,7 +301,7 @@ class _Signals:
         import _signal
 
         sys.stdout.flush()
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._read, self._write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._before = {}
         for name in (*FORWARDED, "SIGWINCH"):
@@ -284,8 +315,8 @@ class _Signals:
         _signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             _signal.signal(number, handler)
-        os.close(self._read)
-        os.close(self._write)
+        posix.close(self._read)
+        posix.close(self._write)
 
     def fileno(self) -> int:
         """For the poll loop."""
@@ -293,4 +324,4 @@ class _Signals:
 
     def take(self) -> bytes:
         """The numbers of the signals that came."""
-        return os.read(self._read, 64)
+        return posix.read(self._read, 64)

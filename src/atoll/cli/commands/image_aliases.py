@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from atoll.cli import entity
+from atoll.cli.commands import image_source
 from atoll.client.address import url
+from atoll.client.errors import ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from atoll.cli.session import Call
+    from atoll.client.server import Server
 
 
 def list_(call: Call) -> None:
@@ -33,6 +36,16 @@ def create(call: Call) -> None:
     server, name = call.required(call.arguments[0], "alias name")
     body = {"name": name, "target": call.arguments[1], "description": ""}
     server.request("POST", url("images", "aliases"), body)
+
+
+def assign(server: Server, name: str, fingerprint: str) -> None:
+    """Let an alias mean this image, whatever it meant before."""
+    try:
+        server.request("PATCH", url("images", "aliases", name), {"target": fingerprint})
+    except ServerError as error:
+        if error.status != image_source.NOT_FOUND:
+            raise
+        server.request("POST", url("images", "aliases"), {"name": name, "target": fingerprint, "description": ""})
 
 
 def delete(call: Call) -> None:

@@ -20,13 +20,11 @@ NOT_FOUND = 404
 BUILDABLE = ("debian", "ubuntu", "busybox")
 
 
-def find(call: Call, server: Server, text: str) -> dict[str, Any]:
-    """The `source` of an instance for the image named on the command line.
-
-    An image that is neither in the store nor on a reachable server is built when its name says how.
-    """
+def find_unnamed(call: Call, server: Server, text: str) -> dict[str, Any]:
+    """The `source` of an instance for the image named on the command line, where that is no alias: found by its fingerprint,
+    else built when its name says how."""
     remote, name = call.config.split(text)
-    fingerprint = resolve(server, name)
+    fingerprint = _by_fingerprint(server, name)
     if fingerprint is None:
         where = call.config.remotes[remote].get("protocol")
         if not can_build(name):
@@ -42,12 +40,21 @@ def find(call: Call, server: Server, text: str) -> dict[str, Any]:
 
 def resolve(server: Server, name: str) -> str | None:
     """The fingerprint of an alias, or of the start of a fingerprint; None when the store has neither."""
+    return alias_target(server, name) or _by_fingerprint(server, name)
+
+
+def alias_target(server: Server, name: str) -> str | None:
+    """The fingerprint of an alias."""
     try:
         target: str = server.get(url("images", "aliases", name))["target"]
-        return target
     except ServerError as error:
         if error.status != NOT_FOUND:
             raise
+        return None
+    return target
+
+
+def _by_fingerprint(server: Server, name: str) -> str | None:
     if not is_hex(name):
         return None
     try:

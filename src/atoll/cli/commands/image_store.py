@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 
-from atoll.cli.commands import image_source
+from atoll.cli.commands import image_aliases, image_source, transfer
 from atoll.cli.errors import CommandError
 from atoll.client.address import quote, url
-from atoll.client.errors import ServerError
-from atoll.client.server import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
     from atoll.cli.session import Call
     from atoll.client.server import Server
-
-CHUNK = 1 << 20
 
 
 def build(call: Call) -> None:
@@ -63,7 +59,7 @@ def import_(call: Call) -> None:
         operation = _upload(call, server, files, headers)
     fingerprint = (operation.get("metadata") or {})["fingerprint"]
     for alias in call.flags.every("alias"):
-        _set_alias(server, alias, fingerprint)
+        image_aliases.assign(server, alias, fingerprint)
     call.say(f"Image imported with fingerprint: {fingerprint}")
 
 
@@ -83,41 +79,48 @@ def _import_words(call: Call) -> tuple[list[str], str, dict[str, str]]:
     return files, remote, properties
 
 
-def _set_alias(server: Server, name: str, fingerprint: str) -> None:
-    """Let an alias mean this image, whatever it meant before."""
-    try:
-        server.request("DELETE", url("images", "aliases", name))
-    except ServerError as error:
-        if error.status != image_source.NOT_FOUND:
-            raise
-    server.request("POST", url("images", "aliases"), {"name": name, "target": fingerprint, "description": ""})
-
-
 def _upload(call: Call, server: Server, files: list[str], headers: dict[str, str]) -> dict[str, Any]:
+    """Send a directory, a file or a pair of files; returns the ended operation."""
+    if len(files) == 1 and os.path.isdir(files[0]):
+        headers |= {"Content-Type": "application/octet-stream", "X-LXD-filename": _packed_name(files[0])}
+        return transfer.upload(call, server, url("images"), headers, _packed(files[0]), None, "Transferring image")
     for path in files:
         if not os.path.isfile(path):
             raise CommandError(f"Not an image file: {path}")
     if len(files) == 1:
         headers |= {"Content-Type": "application/octet-stream", "X-LXD-filename": os.path.basename(files[0])}
-        body, size = _contents(files[0]), os.path.getsize(files[0])
+        body, size = transfer.contents(files[0]), os.path.getsize(files[0])
     else:
         boundary = os.urandom(16).hex()
         headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
         body, size = _multipart(files, boundary)
-    headers["Content-Length"] = str(size)
-    progress = call.progress("Transferring image")
-    answer = decode(server.exchange("POST", url("images"), headers, _counted(body, size, progress)))
-    try:
-        return server.wait(answer.operation, progress=progress)
-    finally:
-        if progress is not None:
-            progress.clear()
+    return transfer.upload(call, server, url("images"), headers, body, size, "Transferring image")
 
 
-def _contents(path: str) -> Iterator[bytes]:
-    with open(path, "rb", buffering=0) as file:
-        while data := file.read(CHUNK):
-            yield data
+def _packed_name(folder: str) -> str:
+    return os.path.basename(os.path.abspath(folder)) + ".tar.gz"
+
+
+def _packed(folder: str) -> Iterator[bytes]:
+    """The tarball of an unpacked image, as tar writes it. Only root can read it whole and as it is."""
+    if os.geteuid() != 0:
+        raise CommandError("Must run as root to import from directory")
+    parts = [name for name in ("metadata.yaml", "templates", "rootfs") if os.path.exists(f"{folder}/{name}")]
+    if len(parts) < 2 or parts[0] != "metadata.yaml":
+        raise CommandError(f"Not an image directory: {folder}")
+    import subprocess
+
+    argv = ["tar", "--directory", folder, "--create", "--gzip", "--numeric-owner", "--xattrs", "--xattrs-include=*", *parts]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        try:
+            while data := tar.stdout.read(transfer.CHUNK):
+                yield data
+        except GeneratorExit:
+            tar.kill()
+            raise
+    if tar.returncode != 0:
+        raise CommandError(f"tar could not pack {folder}: exit status {tar.returncode}")
 
 
 def _multipart(files: list[str], boundary: str) -> tuple[Iterator[bytes], int]:
@@ -133,21 +136,11 @@ def _multipart(files: list[str], boundary: str) -> tuple[Iterator[bytes], int]:
     def pieces() -> Iterator[bytes]:
         for head, path in zip(heads, files, strict=True):
             yield head
-            yield from _contents(path)
+            yield from transfer.contents(path)
             yield b"\r\n"
         yield end
 
     return pieces(), size
-
-
-def _counted(body: Iterable[bytes], size: int, progress: Any) -> Iterator[bytes]:
-    """The pieces of a body, told of on the progress line."""
-    sent = 0
-    for piece in body:
-        yield piece
-        sent += len(piece)
-        if progress is not None:
-            progress.show(f"Transferring image: {sent * 100 // size}%")
 
 
 def export(call: Call) -> None:
@@ -160,14 +153,12 @@ def export(call: Call) -> None:
     part = f"{folder}/.{fingerprint}.part"
     try:
         with open(part, "wb") as file:
-            answer = server.exchange("GET", url("images", fingerprint, "export"), {}, sink=file.write)
-        if answer.status != 200:
-            decode(answer)
-        kind = answer.headers.get("content-type", "")
+            headers = transfer.download(call, server, url("images", fingerprint, "export"), file.write, "Exporting the image")
+        kind = headers.get("content-type", "")
         if kind.startswith("multipart/form-data"):
             _split_form(part, kind.partition("boundary=")[2].strip('"'), f"{folder}/{base}")
         else:
-            named = answer.headers.get("content-disposition", "").partition("filename=")[2].strip('"')
+            named = headers.get("content-disposition", "").partition("filename=")[2].strip('"')
             os.replace(part, f"{folder}/{base}{_suffix(named)}")
     finally:
         if os.path.exists(part):
@@ -206,5 +197,5 @@ def _root_ending(ending: str) -> str:
 
 def _copy_range(source: Any, start: int, end: int, path: str) -> None:
     with open(path, "wb") as file:
-        for position in range(start, end, CHUNK):
-            file.write(source[position : min(position + CHUNK, end)])
+        for position in range(start, end, transfer.CHUNK):
+            file.write(source[position : min(position + transfer.CHUNK, end)])

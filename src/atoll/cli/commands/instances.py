@@ -80,18 +80,10 @@ def _begin(call: Call, server: Server, name: str, action: str) -> Callable[[], o
 
 
 def _end(call: Call, server: Server, name: str, operation: str) -> None:
-    progress = call.progress()
     try:
-        server.wait(operation, progress=progress)
-    except ServerError as error:
-        raise _with_hint(error, name) from error
-    finally:
-        if progress is not None:
-            progress.clear()
-
-
-def _with_hint(error: ServerError, name: str) -> CommandError:
-    return CommandError(f"{error}\nTry `atoll info --show-log {name}` for more info")
+        call.wait(server, operation)
+    except (ServerError, CommandError) as error:
+        raise CommandError(f"{error}\nTry `atoll info --show-log {name}` for more info") from error
 
 
 def _raiser(error: Exception) -> Callable[[], object]:

@@ -30,7 +30,7 @@ def query(call: Call) -> None:
         raise CommandError("--raw and --wait can't be used together")
     answer = server.request(flags.text("request"), path, _data(flags.text("data")))
     if flags.on("wait") and answer.operation:
-        answer.metadata = server.wait(answer.operation)
+        answer.metadata = call.wait(server, answer.operation)
     if flags.on("raw"):
         _print_json(answer.raw, sort=False)
     elif answer.metadata not in (None, {}):

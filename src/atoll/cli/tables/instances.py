@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
 
+_NEW = (
+    option("config", "Config key/value to apply to the new instance", short="c", kind="list"),
+    option("device", "New key/value to apply to a specific device", short="d", kind="list"),
+    switch("empty", "Create an empty instance"),
+    switch("ephemeral", "Ephemeral instance", short="e"),
+    option("network", "Network name", short="n"),
+    switch("no-profiles", "Create the instance with no profiles applied"),
+    option("profile", "Profile to apply to the new instance", short="p", kind="list"),
+    option("storage", "Storage pool name", short="s"),
+    TARGET,
+    option("type", "Instance type", short="t"),
+    switch("vm", "Create a virtual machine"),
+)
+"""The flags of `launch` and `init`."""
+
 COMMANDS = {
     "launch": Command(
         usage="[<remote>:]<image> [<remote>:][<name>]",
@@ -15,19 +30,7 @@ atoll launch images:debian/12 u1 < config.yaml
 
 atoll launch images:debian/12 v1 --vm
     Create and start a virtual machine""",
-        flags=(
-            option("config", "Config key/value to apply to the new instance", short="c", kind="list"),
-            option("device", "New key/value to apply to a specific device", short="d", kind="list"),
-            switch("empty", "Create an empty instance"),
-            switch("ephemeral", "Ephemeral instance", short="e"),
-            option("network", "Network name", short="n"),
-            switch("no-profiles", "Create the instance with no profiles applied"),
-            option("profile", "Profile to apply to the new instance", short="p", kind="list"),
-            option("storage", "Storage pool name", short="s"),
-            TARGET,
-            option("type", "Instance type", short="t"),
-            switch("vm", "Create a virtual machine"),
-        ),
+        flags=_NEW,
         run="create:launch",
     ),
     "init": Command(
@@ -37,19 +40,7 @@ atoll launch images:debian/12 v1 --vm
 
 atoll init images:debian/12 u1 < config.yaml
     Create the instance with configuration from config.yaml""",
-        flags=(
-            option("config", "Config key/value to apply to the new instance", short="c", kind="list"),
-            option("device", "New key/value to apply to a specific device", short="d", kind="list"),
-            switch("empty", "Create an empty instance"),
-            switch("ephemeral", "Ephemeral instance", short="e"),
-            option("network", "Network name", short="n"),
-            switch("no-profiles", "Create the instance with no profiles applied"),
-            option("profile", "Profile to apply to the new instance", short="p", kind="list"),
-            option("storage", "Storage pool name", short="s"),
-            TARGET,
-            option("type", "Instance type", short="t"),
-            switch("vm", "Create a virtual machine"),
-        ),
+        flags=_NEW,
         hidden=True,
         run="create:init",
     ),

@@ -156,7 +156,8 @@ def _bind(source: Path, place: Path, allowed: tuple[Path, ...] | None, *, recurs
     try:
         kind = _kind(source, os.fstat(descriptor).st_mode)
         _unpin(place)
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Searchable: the guest's root, nobody on the host, resolves this path when it mounts from here.
+        place.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         if kind is SourceKind.FILE:
             place.touch(mode=0o600)
         else:
@@ -178,7 +179,7 @@ def _open(source: Path, allowed: tuple[Path, ...] | None) -> int:
     parent = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         inside = str(source.relative_to(root))
-        return syscalls.openat2(parent, inside, os.O_PATH | os.O_CLOEXEC, 0, _CONFINED)
+        return syscalls.openat2(parent, inside, os.O_PATH, resolve=_CONFINED)
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.ELOOP):
             raise Forbidden(f"Disk source path {str(source)!r} leads out of {root}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from atoll.config import devices
 from atoll.drivers.device import nic_filters
 from atoll.host import iproute, nftables, process
+from atoll.host.iproute import Change
 from atoll.host.nftables import Chain, Family, Interface, Table, rule
 
 # A policer's bucket holds a tenth of a second, and at least two of the largest packets that a guest hands over unsegmented.
@@ -44,18 +45,20 @@ def policer(host_name: str, bits: int) -> Table:
     return Table(Family.NETDEV, nic_filters.table_name(host_name), (chain,))
 
 
+def shaper(host_name: str, bits: int, *, new: bool) -> list[Change]:
+    """What shapes all that goes into the guest to that rate: the queue, where it is new, and its one class."""
+    queue = ("qdisc", "add", "dev", host_name, "root", "handle", "1:", "htb", "default", "10")
+    only = ("class", "replace", "dev", host_name, "parent", "1:", "classid", "1:10", "htb", "rate", f"{bits}bit")
+    return [queue, only] if new else [only]
+
+
 async def apply(host_name: str, limits: Limits, old: Limits | None = None) -> None:
     """Set limits on an interface that has those of `old` (None: it is new and has none)."""
     before = old or Limits()
-    if limits.ingress:
-        await iproute.tc(
-            [
-                ("qdisc", "replace", "dev", host_name, "root", "handle", "1:", "htb", "default", "10"),
-                ("class", "replace", "dev", host_name, "parent", "1:", "classid", "1:10", "htb", "rate", f"{limits.ingress}bit"),
-            ]
-        )
-    elif before.ingress:
+    if bool(limits.ingress) != bool(before.ingress):  # htb takes another rate, but refuses to be put in its own place
         await process.run(["tc", "qdisc", "del", "dev", host_name, "root"], check=False)
+    if limits.ingress:
+        await iproute.tc(shaper(host_name, limits.ingress, new=not before.ingress))
     if limits.egress:
         await nftables.replace(policer(host_name, limits.egress))
     elif before.egress:

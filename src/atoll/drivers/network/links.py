@@ -7,6 +7,7 @@ from pathlib import Path
 from atoll.drivers.instance.contract import NicState
 from atoll.drivers.network.contract import NetworkState
 from atoll.host import netlink, threads
+from atoll.host.rtnetlink import Link
 
 SYS_NET = Path("/sys/class/net")
 
@@ -16,7 +17,7 @@ async def state(name: str) -> NetworkState:
     return await threads.in_thread(_state, name)
 
 
-def nic_state(link: netlink.Link) -> NicState:
+def nic_state(link: Link) -> NicState:
     """A link of the host as the contract describes one."""
     return NicState(
         name=link.name,
@@ -25,15 +26,7 @@ def nic_state(link: netlink.Link) -> NicState:
         mtu=link.mtu,
         up=link.up,
         kind=link.medium,
-        addresses=[
-            (
-                "inet" if entry.interface.version == 4 else "inet6",
-                str(entry.interface.ip),
-                entry.interface.network.prefixlen,
-                entry.scope,
-            )
-            for entry in link.addresses
-        ],
+        addresses=[each.wire() for each in link.addresses],
         counters=link.counters,
     )
 

@@ -27,9 +27,19 @@ from atoll.services.images.service import ImageService
 from atoll.services.operations import Operation, OperationClass, OperationRegistry, OperationSpec, Work, new_secret
 from atoll.services.projects import ProjectService
 
-PublishSource = Callable[[str, str, str], AbstractAsyncContextManager[Path]]
-"""(project, instance, snapshot or "") -> while entered, a folder with metadata.yaml, rootfs/ and perhaps templates/ that nobody
-changes. Conflict for an instance that runs."""
+
+@dataclass(frozen=True, slots=True)
+class Publishable:
+    """What an image is made of: the text of metadata.yaml, the root file system (plain ids), and a folder that may have
+    `templates/`."""
+
+    metadata: bytes
+    rootfs: Path
+    folder: Path
+
+
+PublishSource = Callable[[str, str, str], AbstractAsyncContextManager[Publishable]]
+"""(project, instance, snapshot or "") -> what nobody changes while it is entered. BadRequest for an instance that runs."""
 
 PACK_PROGRESS = "create_image_from_container_pack_progress"
 
@@ -105,10 +115,15 @@ class ImageJobs:
 
         async def work(operation: Operation) -> dict[str, str]:
             files = self._images.files
-            async with self._heavy, source as folder, files.using(await files.stage()) as stage:
-                metadata = _published(await in_thread(archive.read_file, folder, "metadata.yaml"), wishes)
+            async with self._heavy, source as found, files.using(await files.stage()) as stage:
+                metadata = _published(found.metadata, wishes)
                 packed = await archive.pack_image(
-                    folder, stage / "meta", metadata, compression=packing, progress=_pack_report(operation)
+                    found.folder,
+                    stage / "meta",
+                    metadata,
+                    rootfs=found.rootfs,
+                    compression=packing,
+                    progress=_pack_report(operation),
                 )
                 candidate = _candidate(packed, metadata, stage / "meta", packing)
                 return await self._images.add(project, candidate, replace(wishes, properties=None), caller=caller)

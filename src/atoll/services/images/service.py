@@ -141,10 +141,9 @@ class ImageService:
                 await self._storage.forget_image(fingerprint)
         self.tell("image-deleted", project, fingerprint, caller)
 
-    async def touch(self, image: Image) -> None:
-        """It was used for an instance."""
-        async with self._database.write() as tx:
-            await rows.touch(tx, image.id, int(time.time()))
+    async def touch(self, tx: Transaction, image: Image) -> None:
+        """It was used for an instance, whose own transaction that is."""
+        await rows.touch(tx, image.id, int(time.time()))
 
     def fill(self, image: Image, operation: Operation | None = None) -> Fill:
         """A function that unpacks the image into a volume, for `StorageService.ensure_image`; `operation` shows how far it is."""

@@ -22,7 +22,7 @@ from atoll.domain.paths import Paths
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import InstanceDriver, MachineId
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
-from atoll.services.events import EventHub, with_project
+from atoll.services.events import EventHub
 from atoll.services.instances.expand import Expanded, expand_record
 from atoll.services.locks import KeyedLocks
 from atoll.services.storage import StorageService
@@ -103,6 +103,12 @@ class InstanceCore:
         async with self._locks.hold(*(machine.key for machine in machines)):
             yield
 
+    @contextlib.asynccontextmanager
+    async def hold_snapshot(self, machine: MachineId, snapshot: str) -> AsyncIterator[None]:
+        """The snapshot is not removed or renamed meanwhile; its instance is not held by this."""
+        async with self._locks.hold(f"{machine.key}/{snapshot}"):
+            yield
+
     def is_busy(self, machine: MachineId) -> bool:
         """Whether something happens to it now."""
         return self._locks.is_held(machine.key)
@@ -116,9 +122,13 @@ class InstanceCore:
 
     async def load_in(self, tx: Transaction, project: str, name: str) -> Loaded:
         """As `load`, in a transaction that is open."""
-        record = await rows.find(tx, project, name)
-        profiles = await self.profiles_in(tx, project) if record.profiles else {}
-        return Loaded(record, expand_record(record, profiles))
+        owner = await self.profile_owner(tx, project)
+        results = await tx.queries(*rows.select(project, name), *profile_rows.select(owner))
+        found = rows.collect(results[:4])
+        if not found:
+            raise NotFound("Instance not found")
+        profiles = {profile.name: profile for profile in profile_rows.collect(results[4:])}
+        return Loaded(found[0], expand_record(found[0], profiles))
 
     async def load_all(self, project: str | None) -> list[Loaded]:
         """All of a project, or of all projects, in a fixed number of statements."""
@@ -129,9 +139,7 @@ class InstanceCore:
 
     async def profiles_in(self, tx: Transaction, project: str) -> dict[str, Profile]:
         """The profiles that instances of a project can have, by name."""
-        owner = DEFAULT_PROJECT
-        if project != DEFAULT_PROJECT:
-            owner = (await project_rows.find(tx, project)).owner_of("profiles")
+        owner = await self.profile_owner(tx, project)
         return {profile.name: profile for profile in await profile_rows.find_all(tx, owner)}
 
     async def profile_owner(self, tx: Transaction, project: str) -> str:
@@ -207,11 +215,11 @@ class InstanceCore:
                 raise NotFound(f"Requested profile {name!r} doesn't exist")
 
 
-def instance_resources(project: str, *names: str) -> dict[str, list[str]]:
-    """The `resources` of an operation on instances."""
+def instance_resources(*names: str) -> dict[str, list[str]]:
+    """The `resources` of an operation on instances; without their project, as clients take the names out of the URLs."""
     return {
-        "containers": [with_project(f"/1.0/containers/{name}", project) for name in names],
-        "instances": [with_project(f"/1.0/instances/{name}", project) for name in names],
+        "containers": [f"/1.0/containers/{name}" for name in names],
+        "instances": [f"/1.0/instances/{name}" for name in names],
     }
 
 

@@ -15,10 +15,11 @@ from atoll import config as keys
 from atoll.db import instances as rows
 from atoll.db import storage as storage_rows
 from atoll.db.engine import Transaction
-from atoll.domain import clock, names
+from atoll.domain import architectures, clock, names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Image
 from atoll.domain.errors import BadRequest, Conflict, NotFound, Unsupported
+from atoll.domain.image_metadata import Trigger
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId
 from atoll.host import folders
@@ -134,7 +135,8 @@ class InstanceCreator:
 
     async def _start(self, request: Request, origin: Origin, *, caller: Caller, base_image: str = "") -> Operation:
         request = await self._complete(request)
-        loaded = await self._write_row(request, base_image=base_image)
+        trigger = Trigger.CREATE if origin.volume is None else Trigger.COPY
+        loaded = await self._write_row(request, records.initial_volatile(base_image=base_image, trigger=trigger))
 
         async def work(operation: Operation) -> None:
             async with self._core.hold(loaded.machine):
@@ -151,7 +153,7 @@ class InstanceCreator:
                 "Creating instance",
                 work,
                 project=request.project,
-                resources=instance_resources(request.project, request.name),
+                resources=instance_resources(request.name),
                 caller=caller,
             )
         )
@@ -169,7 +171,7 @@ class InstanceCreator:
         if request.instance_type:
             config = {**records.limits_of_type(request.instance_type), **config}
         records.check_config(config)
-        architecture = request.architecture or self._core.facts.architecture
+        architecture = architectures.canonical(request.architecture or self._core.facts.architecture)
         return dataclasses.replace(
             request,
             config=config,
@@ -177,10 +179,10 @@ class InstanceCreator:
             profiles=request.profiles if request.profiles is not None else ("default",),
         )
 
-    async def _write_row(self, request: Request, *, base_image: str) -> Loaded:
+    async def _write_row(self, request: Request, volatile: Mapping[str, str]) -> Loaded:
         """Check everything against the database and write the rows of instance and volume, in one transaction."""
         profiles = request.profiles or ()
-        config = {**request.config, **records.initial_volatile(base_image=base_image)}
+        config = {**request.config, **volatile}
         async with self._core.database.write() as tx:
             available = await self._core.profiles_in(tx, request.project)
             self._core.find_missing(profiles, available)
@@ -231,7 +233,6 @@ class InstanceCreator:
                     loaded.pool, image.fingerprint, self._images.fill(image, operation)
                 )
                 await driver.clone(source, loaded.volume)
-                await self._images.touch(image)
             elif origin.volume is not None:
                 if origin.pool != loaded.pool:
                     raise Unsupported("Copying between storage pools is not supported in this release")
@@ -242,6 +243,8 @@ class InstanceCreator:
             undo.add(folders.remove_instance_folders, self._core.paths, loaded.machine.key)
             async with self._core.database.write() as tx:
                 await rows.set_phase(tx, loaded.record.id, "")
+                if origin.image is not None:
+                    await self._images.touch(tx, origin.image)
             undo.success()
 
     async def _delete_row(self, loaded: Loaded) -> None:
@@ -266,7 +269,7 @@ class InstanceCreator:
                 await self.delete_held(project, name, caller=caller)
 
         return self._operations.start(
-            OperationSpec("Deleting instance", work, project=project, resources=instance_resources(project, name), caller=caller)
+            OperationSpec("Deleting instance", work, project=project, resources=instance_resources(name), caller=caller)
         )
 
     def _check_deletable(self, loaded: Loaded) -> None:

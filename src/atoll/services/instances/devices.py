@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from atoll.domain import names
 from atoll.domain.errors import AtollError, BadRequest, Unsupported
 from atoll.domain.undo import Reverter
 from atoll.drivers import device as drivers
+from atoll.drivers.device import nic_filters
 from atoll.drivers.device.contract import DeviceContext, DeviceDriver, Prepared
-from atoll.drivers.instance.contract import MountSpec, NicSpec
+from atoll.drivers.instance.contract import MachineId, MountSpec, NicSpec
 from atoll.services.instances.core import InstanceCore, Loaded
 from atoll.services.instances.expand import is_root_disk
 from atoll.services.networks import NetworkService
@@ -23,6 +24,9 @@ from atoll.services.volumes import VolumeService
 log = logging.getLogger(__name__)
 
 Device = Mapping[str, str]
+
+_GUARDING = ("security.", "limits.")
+"""Keys of a NIC whose effect are firewall rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ class DeviceService:
             keys.validate_device(name, device, nictype=nictype)
             if is_root_disk(device):
                 await self._check_root(tx, name, device)
+            else:
+                place = MachineId(project, "new")
+                run_dir = self._core.paths.devices(place.key)
+                self.driver_of(name, inherited).validate(DeviceContext(place, name, inherited, {}, run_dir))
 
     async def _check_root(self, tx: Transaction, name: str, device: Device) -> None:
         pool = device.get("pool")
@@ -106,6 +114,20 @@ class DeviceService:
         """The machine runs: what needs its interfaces."""
         for driver, context in prepared.contexts:
             await driver.started(context)
+
+    async def repair(self, running: Sequence[Loaded]) -> list[str]:
+        """Put back the firewall rules of NICs that somebody flushed. A sentence for each."""
+        guarded: dict[str, tuple[DeviceDriver, DeviceContext]] = {}
+        for loaded in running:
+            for name, device in loaded.expanded.devices.items():
+                host_name = loaded.record.config.get(f"volatile.{name}.host_name", device.get("host_name", ""))
+                if host_name and device.get("type") == "nic" and any(k.startswith(_GUARDING) for k in device):
+                    guarded[host_name] = await self._context(loaded, name, device)
+        lost = await nic_filters.lost(set(guarded))
+        for host_name in lost:
+            driver, context = guarded[host_name]
+            await driver.started(context)
+        return [f"restored the firewall rules of {host_name}" for host_name in sorted(lost)]
 
     async def release(self, loaded: Loaded) -> dict[str, str]:
         """After a stop: undo what `prepare` made. Failures are logged and passed over. Returns volatile changes."""

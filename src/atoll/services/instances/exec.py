@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 CONTROL = "control"
-RECORD_LIMIT = 256 << 20
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -85,7 +84,7 @@ class ExecService:
                 run.work,
                 cls=OperationClass.WEBSOCKET if command.websockets else OperationClass.TASK,
                 project=project,
-                resources=instance_resources(project, name),
+                resources=instance_resources(name),
                 metadata={
                     "command": list(command.command),
                     "environment": dict(run.environment),
@@ -233,10 +232,12 @@ class _Run:
         try:
             try:
                 sockets = await self._sockets(required)
-            except TimeoutError as error:
+            except BaseException as error:
                 if unstarted is not None:
                     os.close(unstarted)
-                raise BadRequest("The client did not connect its websockets in time") from error
+                if isinstance(error, TimeoutError):
+                    raise BadRequest("The client did not connect its websockets in time") from error
+                raise
             *outputs, input_ = [asyncio.ensure_future(pump) for pump in pumps(sockets)]
             control = asyncio.ensure_future(self._control(process, terminal))
             tasks = [*outputs, input_, control]
@@ -284,11 +285,12 @@ class _Run:
 
     async def _control(self, process: ExecProcess, terminal: int | None) -> None:
         """Window sizes and signals; when the client is gone, so is its command."""
-        socket = await self._arrival(CONTROL)
+        # Shielded: a client whose command is over before its control socket came still connects that, and is not refused.
+        socket = await asyncio.shield(self._arrival(CONTROL))
         while (message := await socket.receive()) is not None:
             try:
                 _obey(json.loads(message), process, terminal)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError) as error:
                 log.debug("Control message not understood: %s", error)
         if not self._ended.is_set():
             process.signal(signal.SIGKILL)
@@ -319,8 +321,13 @@ def _open_outputs(folder: Path, operation_id: str, *, record: bool) -> tuple[int
     if not record:
         return null, null, null
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    outputs = [os.open(folder / f"exec_{operation_id}.{name}", flags, 0o600) for name in ("stdout", "stderr")]
-    return null, outputs[0], outputs[1]
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, null)
+        stdout = os.open(folder / f"exec_{operation_id}.stdout", flags, 0o600)
+        undo.callback(os.close, stdout)
+        stderr = os.open(folder / f"exec_{operation_id}.stderr", flags, 0o600)
+        undo.pop_all()
+    return null, stdout, stderr
 
 
 def _environment(config: Mapping[str, str], command: Command) -> dict[str, str]:
@@ -340,6 +347,9 @@ def _obey(message: Mapping[str, Any], process: ExecProcess, terminal: int | None
             size = message["args"]
             streams.set_window(terminal, width=int(size["width"]), height=int(size["height"]))
         case "signal":
-            process.signal(int(message["signal"]))
+            number = int(message["signal"])
+            if number not in signal.valid_signals():
+                raise ValueError(f"there is no signal {number}")
+            process.signal(number)
         case other:
             log.debug("Unknown control command %r", other)

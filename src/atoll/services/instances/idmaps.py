@@ -27,7 +27,7 @@ def choose(config: Mapping[str, str], host: IdRange, taken: Iterable[IdMap]) -> 
         plain = _isolated(host, size or DEFAULT_SIZE, taken)
     else:
         plain = IdMap.plain(host.outside, host.count)
-    return _with_raw(plain, config.get("raw.idmap", ""))
+    return _with_raw(plain, config)
 
 
 def _explicit(config: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -48,36 +48,25 @@ def _isolated(host: IdRange, size: int, taken: Iterable[IdMap]) -> IdMap:
     return IdMap.plain(start, size)
 
 
-def _with_raw(plain: IdMap, raw: str) -> IdMap:
-    """Punch the ranges of `raw.idmap` ("both 1000 1000", "uid 50-60 500-510") into a map."""
+def _with_raw(plain: IdMap, config: Mapping[str, str]) -> IdMap:
+    """Punch the ranges of `raw.idmap` ("both 1000 1000", "uid 50-60 500-510") into a map. BadRequest if it uses ids twice."""
     ranges = list(plain.ranges)
-    for line in raw.splitlines():
-        if not line.strip():
-            continue
-        for hole in _parse_raw(line):
-            ranges = [piece for entry in ranges for piece in _cut(entry, hole)]
-            ranges.append(hole)
+    for entry in keys.INSTANCE.get(config, "raw.idmap") or ():
+        hole = IdRange(entry.guest.first, entry.host.first, entry.host.size, users=entry.is_uid, groups=entry.is_gid)
+        ranges = [*(piece for each in ranges for piece in _cut(each, hole)), hole]
+    _require_each_once(ranges)
     return IdMap(tuple(sorted(ranges)))
 
 
-def _parse_raw(line: str) -> list[IdRange]:
-    words = line.split()
-    if len(words) != 3 or words[0] not in ("uid", "gid", "both"):
-        raise BadRequest(f"raw.idmap: {line!r} is not of the form 'uid|gid|both HOST INSTANCE'")
-    (host, host_count), (inside, count) = _span(words[1]), _span(words[2])
-    if host_count != count:
-        raise BadRequest(f"raw.idmap: the ranges of {line!r} differ in size")
-    return [IdRange(inside, host, count, users=words[0] != "gid", groups=words[0] != "uid")]
-
-
-def _span(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()):
-        raise BadRequest(f"raw.idmap: {text!r} is not a number or range")
-    count = int(last) - int(first) + 1 if last else 1
-    if count < 1:
-        raise BadRequest(f"raw.idmap: {text!r} is not a range")
-    return int(first), count
+def _require_each_once(ranges: Iterable[IdRange]) -> None:
+    """The kernel takes no map in which two ids of the instance are one of the host."""
+    by_host = sorted(ranges, key=lambda each: each.outside)
+    for kind in ("users", "groups"):
+        end = -1
+        for each in (entry for entry in by_host if getattr(entry, kind)):
+            if each.outside < end:
+                raise BadRequest(f"raw.idmap: the host's id {each.outside} would be mapped twice")
+            end = each.outside + each.count
 
 
 def _cut(entry: IdRange, hole: IdRange) -> list[IdRange]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 from atoll import config as keys
 from atoll.domain.caller import DAEMON
 from atoll.domain.errors import AtollError
 from atoll.domain.status import StateAction
+from atoll.host import mount
+from atoll.host.threads import in_thread
 from atoll.services.instances.core import InstanceCore, Loaded
+from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.state import POWER, InstanceRunner
 from atoll.services.warnings import WarningService
 
 log = logging.getLogger(__name__)
+
+GUARD_SECONDS = 60.0
 
 AT_ONCE = 8
 """Instances started or stopped at the same time; more only make each other slower."""
@@ -23,9 +30,10 @@ AT_ONCE = 8
 class InstanceLifecycle:
     """Use cases of daemon start and end."""
 
-    def __init__(self, core: InstanceCore, runner: InstanceRunner, warnings: WarningService) -> None:
+    def __init__(self, core: InstanceCore, runner: InstanceRunner, devices: DeviceService, warnings: WarningService) -> None:
         self._core = core
         self._runner = runner
+        self._devices = devices
         self._warnings = warnings
 
     async def adopt(self) -> None:
@@ -33,13 +41,25 @@ class InstanceLifecycle:
         listed = await self._core.load_all(None)
         run_dirs = {loaded.machine: self._core.paths.run(loaded.machine.key) for loaded in listed}
         running = await self._core.driver.adopt(list(run_dirs), run_dirs)
-        for loaded in listed:
-            if loaded.machine not in running and loaded.record.config.get("volatile.idmap.current", "") and _was_up(loaded):
-                await self._put_away(loaded)
+        stopped = [loaded for loaded in listed if loaded.machine not in running]
+        for loaded in await in_thread(self._with_remains, stopped):
+            await self._put_away(loaded)
         log.info("%d of %d instances run", len(running), len(listed))
 
+    def _with_remains(self, stopped: list[Loaded]) -> list[Loaded]:
+        """Those that ran when the daemon last looked, or with something mounted: a start or stop of theirs was cut off."""
+        places = {folder for entry in mount.mounts_below(Path("/")) for folder in entry.target.parents}
+        return [loaded for loaded in stopped if _was_up(loaded) or not places.isdisjoint(self._folders(loaded))]
+
+    def _folders(self, loaded: Loaded) -> list[Path]:
+        """Where things of an instance are mounted, as the kernel names it."""
+        folders = [self._core.paths.devices(loaded.machine.key)]
+        with contextlib.suppress(AtollError):  # its pool is not available
+            folders.append(self._core.storage.driver(loaded.pool).data(loaded.volume))
+        return [folder.resolve() for folder in folders]
+
     async def _put_away(self, loaded: Loaded) -> None:
-        """It ran when the daemon last looked. What its start made goes; that it was running stays known for autostart."""
+        """What its start made goes; that it was running stays known for autostart."""
         self._runner.shutting_down = True
         try:
             await self._runner.after_stop(loaded)
@@ -47,6 +67,17 @@ class InstanceLifecycle:
             log.warning("Instance %s could not be put away: %s", loaded.machine.key, error)
         finally:
             self._runner.shutting_down = False
+
+    async def guard(self) -> None:
+        """For ever: look now and then whether what runs is still as it was set up."""
+        while True:
+            await asyncio.sleep(GUARD_SECONDS)
+            running = [each for each in await self._core.load_all(None) if self._core.status(each.record).is_running]
+            try:
+                for sentence in await self._devices.repair(running):
+                    log.warning("Repaired: %s", sentence)
+            except AtollError as error:
+                log.error("Looking after running instances: %s", error)
 
     async def autostart(self) -> None:
         """Start what `boot.autostart` says, or what ran when the host went down: by priority, those of one in parallel."""

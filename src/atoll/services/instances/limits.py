@@ -13,7 +13,7 @@ def from_config(config: Mapping[str, str], *, memory_total: int, cpus: int) -> L
     """All `limits.*` parsed; percentages are of `memory_total` bytes."""
     quota, period, shares = _cpu_time(config)
     return Limits(
-        cpu_set=_cpu_set(config.get("limits.cpu", ""), cpus),
+        cpu_set=_cpu_set(config, cpus),
         cpu_quota_us=quota,
         cpu_period_us=period,
         cpu_shares=shares,
@@ -40,28 +40,24 @@ def _number(config: Mapping[str, str], key: str) -> int | None:
     return int(config[key]) if config.get(key) else None
 
 
-def _cpu_set(text: str, cpus: int) -> str:
-    """`limits.cpu`: a count pins to the first CPUs of the host (at most all), a set is taken as it is."""
-    if not text:
+def _cpu_set(config: Mapping[str, str], cpus: int) -> str:
+    """`limits.cpu`: a count pins to the first CPUs of the host (at most all), a set names them."""
+    limit = keys.INSTANCE.get(config, "limits.cpu")
+    if limit is None or limit.number >= cpus:
         return ""
-    if text.isdigit():
-        count = int(text)
-        return "" if count >= cpus or count == 0 else f"0-{count - 1}" if count > 1 else "0"
-    return text
+    return f"0-{limit.number - 1}" if limit.number else "".join(config["limits.cpu"].split())
 
 
 def _cpu_time(config: Mapping[str, str]) -> tuple[int | None, int, int | None]:
     """(quota, period, shares) of limits.cpu.allowance and limits.cpu.priority, as LXD computes them."""
-    allowance = config.get("limits.cpu.allowance", "")
-    priority = int(config.get("limits.cpu.priority") or 10)
-    lowered = 10 - priority
-    if allowance.endswith("%"):
-        return None, 100_000, max(2, 1024 * int(allowance[:-1]) // 100 - lowered)
-    if "/" in allowance:
-        used, _, whole = allowance.partition("/")
-        quota, period = (int(part.strip().removesuffix("ms")) * 1000 for part in (used, whole))
-        return quota, period, 1024 - lowered if lowered else None
-    return None, 100_000, 1024 - lowered if lowered else None
+    allowance = keys.INSTANCE.get(config, "limits.cpu.allowance") if config.get("limits.cpu.allowance") else None
+    lowered = 10 - int(config.get("limits.cpu.priority") or 10)
+    if allowance is not None and allowance.percent:
+        return None, 100_000, max(2, 1024 * allowance.percent // 100 - lowered)
+    shares = 1024 - lowered if lowered else None
+    if allowance is not None:
+        return allowance.quota_ms * 1000, allowance.period_ms * 1000, shares
+    return None, 100_000, shares
 
 
 def _memory(text: str, total: int) -> int | None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from atoll.db import backups as backup_rows
 from atoll.db import instances as rows
-from atoll.domain.entities import Snapshot
+from atoll.domain.entities import Backup, Snapshot
+from atoll.domain.errors import Unavailable
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineId, MachineState
 from atoll.services.instances.core import InstanceCore, Loaded
-
-USAGE_SECONDS = 10.0
-"""How long a volume's usage counts as known; walking for it is never part of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +23,7 @@ class Full:
     state: MachineState
     disk: Mapping[str, int]  # device name -> bytes used, where the pool knows
     snapshots: Sequence[Snapshot]
+    backups: Sequence[Backup]
 
 
 class InstanceQuery:
@@ -32,7 +31,6 @@ class InstanceQuery:
 
     def __init__(self, core: InstanceCore) -> None:
         self._core = core
-        self._usage: dict[tuple[str, object], tuple[float, int]] = {}
 
     async def names(self, project: str | None) -> list[tuple[str, str]]:
         """(project, name) of all instances of a project, or of all projects."""
@@ -52,10 +50,11 @@ class InstanceQuery:
         return self._core.status(loaded.record)
 
     async def find_all_full(self, project: str | None) -> list[Full]:
-        """As `find_all`, with state and snapshots: a fixed number of statements and one pass over the host."""
+        """As `find_all`, with state, snapshots and backups: a fixed number of statements and one pass over the host."""
         listed = await self._core.load_all(project)
         async with self._core.database.read() as tx:
             snapshots = await rows.snapshots_in(tx, project)
+            backups = await backup_rows.find_all(tx, project)
         states = await self._core.driver.state([loaded.machine for loaded in listed])
         disks = await self._disk_usage(listed)
         return [
@@ -64,9 +63,17 @@ class InstanceQuery:
                 states.get(loaded.machine, MachineState(InstanceStatus.STOPPED)),
                 disks.get(loaded.machine, {}),
                 snapshots.get(loaded.record.id, ()),
+                backups.get((loaded.record.project, loaded.record.name), ()),
             )
             for loaded in listed
         ]
+
+    async def find_full(self, loaded: Loaded) -> Full:
+        """One instance, with all that `find_all_full` gives of it."""
+        async with self._core.database.read() as tx:
+            snapshots = await rows.snapshots_of(tx, loaded.record.id)
+            backups = await backup_rows.of(tx, loaded.record.id)
+        return Full(loaded, *await self.state(loaded), snapshots, backups)
 
     async def state(self, loaded: Loaded) -> tuple[MachineState, Mapping[str, int]]:
         """One instance's figures and disk usage by device."""
@@ -78,17 +85,15 @@ class InstanceQuery:
 
     async def _disk_usage(self, listed: Sequence[Loaded]) -> dict[MachineId, dict[str, int]]:
         by_pool: dict[str, list[Loaded]] = {}
-        now = time.monotonic()
-        result: dict[MachineId, dict[str, int]] = {}
         for loaded in listed:
-            if (known := self._usage.get((loaded.pool, loaded.volume))) and now - known[0] < USAGE_SECONDS:
-                result[loaded.machine] = {loaded.expanded.root_disk()[0]: known[1]}
-            else:
-                by_pool.setdefault(loaded.pool, []).append(loaded)
+            by_pool.setdefault(loaded.pool, []).append(loaded)
+        result: dict[MachineId, dict[str, int]] = {}
         for pool, members in by_pool.items():
-            usage = await self._core.storage.driver(pool).usage([each.volume for each in members])
+            try:
+                usage = await self._core.storage.driver(pool).usage([each.volume for each in members])
+            except Unavailable:
+                continue  # a pool that is away must not keep instances from being looked at
             for each in members:
                 if each.volume in usage:
-                    self._usage[(pool, each.volume)] = now, usage[each.volume]
                     result[each.machine] = {each.expanded.root_disk()[0]: usage[each.volume]}
         return result

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from atoll import config as keys
 from atoll.domain.errors import BadRequest
+from atoll.domain.image_metadata import Trigger
 
 _ADJECTIVES = """
     able amber bold brave bright brisk calm clear clever coral cosmic crisp daring eager early easy fair fast
@@ -28,7 +29,8 @@ _NOUNS = """
     starfish sturgeon tarpon tern tuna turbot turtle urchin wahoo walrus whale whelk wrasse
 """.split()  # noqa: SIM905 (a list of a hundred literals would be a hundred lines)
 
-_INSTANCE_TYPE = re.compile(r"(?:c(?P<cpus>\d+(?:\.\d+)?))?(?:-?m(?P<memory>\d+(?:\.\d+)?))?")
+_NUMBER = r"[0-9]{1,4}(?:\.[0-9]{1,3})?"
+_INSTANCE_TYPE = re.compile(rf"(?:c(?P<cpus>{_NUMBER}))?(?:-?m(?P<memory>{_NUMBER}))?")
 
 _FROZEN_VOLATILE = ("volatile.uuid", "volatile.idmap.base", "volatile.idmap.current")
 
@@ -41,12 +43,12 @@ def generate_name(taken: set[str]) -> str:
             return name
 
 
-def initial_volatile(*, base_image: str = "") -> dict[str, str]:
-    """Keys that every new instance gets."""
+def initial_volatile(*, base_image: str = "", trigger: Trigger = Trigger.CREATE) -> dict[str, str]:
+    """Keys that every new instance gets; its first start renders the templates of that trigger."""
     keys_ = {
         "volatile.uuid": str(uuid.uuid4()),
         "volatile.cloud-init.instance-id": str(uuid.uuid4()),
-        "volatile.apply_template": "create",
+        "volatile.apply_template": trigger.value,
         "volatile.last_state.power": "STOPPED",
     }
     if base_image:
@@ -57,7 +59,8 @@ def initial_volatile(*, base_image: str = "") -> dict[str, str]:
 def limits_of_type(instance_type: str) -> dict[str, str]:
     """`limits.*` for an instance type written as "c4-m8" (CPUs and GiB of memory). BadRequest for what is not known."""
     match = _INSTANCE_TYPE.fullmatch(instance_type.lower())
-    if not instance_type or match is None or not (match["cpus"] or match["memory"]):
+    amounts = [float(amount) for amount in (match.groups() if match else ()) if amount is not None]
+    if match is None or not amounts or min(amounts) < 0.01:
         raise BadRequest(f"Unknown instance type {instance_type[:40]!r}", hint="write it as cCPUS-mGIB, e.g. c2-m4")
     limits: dict[str, str] = {}
     if match["cpus"]:
@@ -75,8 +78,13 @@ def check_config(config: Mapping[str, str]) -> None:
     keys.INSTANCE.validate(config)
 
 
-def check_changed_volatile(old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Some volatile keys tie a record to what is on the host: a client may not change them."""
+def with_frozen_volatile(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """The new configuration with the volatile keys that tie a record to what is on the host.
+
+    A client may leave them out, as one does that read the record before they were there, but not change them.
+    """
+    frozen = {key: old[key] for key in _FROZEN_VOLATILE if old.get(key)}
     for key in _FROZEN_VOLATILE:
-        if new.get(key, "") != old.get(key, ""):
+        if new.get(key) and new[key] != frozen.get(key):
             raise BadRequest(f"The configuration key {key!r} is read-only")
+    return {**new, **frozen}

@@ -74,7 +74,7 @@ class SnapshotService:
         loaded, _ = await self._core.load_snapshot(project, name, snapshot)
 
         async def work(_: Operation) -> None:
-            async with self._core.hold(loaded.machine):
+            async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
                 _loaded, found = await self._core.load_snapshot(project, name, snapshot)
                 await self._core.storage.driver(loaded.pool).delete(loaded.volume.at(snapshot))
                 await self._forget(found.id)
@@ -88,7 +88,7 @@ class SnapshotService:
         loaded, _ = await self._core.load_snapshot(project, name, snapshot)
 
         async def work(_: Operation) -> None:
-            async with self._core.hold(loaded.machine):
+            async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
                 _loaded, found = await self._core.load_snapshot(project, name, snapshot)
                 driver = self._core.storage.driver(loaded.pool)
                 async with self._core.database.write() as tx, Reverter(f"rename snapshot {snapshot}") as undo:
@@ -118,7 +118,11 @@ class SnapshotService:
         return self._start("Updating snapshot", loaded, work, caller, snapshot)
 
     async def restore(self, project: str, name: str, snapshot: str, *, stateful: bool, caller: Caller) -> Operation:
-        """The operation that makes the instance as it was; one that runs is stopped for it and started again."""
+        """The operation that makes the instance as it was; one that runs is stopped for it and started again.
+
+        `snapshot` is its name, alone or as NAME/SNAPSHOT, which is what clients send.
+        """
+        snapshot = snapshot.removeprefix(f"{name}/")
         if stateful:
             raise BadRequest("Stateful restore needs CRIU, which is not supported in this release")
         loaded, _ = await self._core.load_snapshot(project, name, snapshot)
@@ -157,7 +161,7 @@ class SnapshotService:
 
     def _start(self, description: str, loaded: Loaded, work: Work, caller: Caller, snapshot: str = "") -> Operation:
         record = loaded.record
-        resources = instance_resources(record.project, record.name)
+        resources = instance_resources(record.name)
         if snapshot:
             resources["instances_snapshots"] = [f"{resources['instances'][0].partition('?')[0]}/snapshots/{snapshot}"]
         return self._operations.start(

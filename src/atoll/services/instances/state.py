@@ -22,7 +22,7 @@ from atoll.domain.status import InstanceStatus, StateAction
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineEventKind, MachineId
 from atoll.host import folders
-from atoll.services.instances import idmaps, limits
+from atoll.services.instances import idmaps, limits, templates
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources, machine_of
 from atoll.services.instances.devices import DeviceService
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
@@ -94,7 +94,7 @@ class InstanceRunner:
                 _DESCRIPTIONS[action],
                 work,
                 project=project,
-                resources=instance_resources(project, name),
+                resources=instance_resources(name),
                 caller=caller,
             )
         )
@@ -122,7 +122,7 @@ class InstanceRunner:
                 _DESCRIPTIONS[action],
                 work,
                 project=project,
-                resources=instance_resources(project, *(each.record.name for each in listed)),
+                resources=instance_resources(*(each.record.name for each in listed)),
                 caller=caller,
             )
         )
@@ -163,6 +163,7 @@ class InstanceRunner:
         storage = self._core.storage.driver(loaded.pool)
         async with Reverter(f"start instance {loaded.machine.key}") as undo:
             await folders.make_instance_folders(self._core.paths, loaded.machine.key, storage.data(loaded.volume))
+            await templates.apply(loaded, storage)
             mounted = await storage.mount(loaded.volume, idmap)
             undo.add(storage.unmount, loaded.volume)
             prepared = await self._devices.prepare(loaded, undo)
@@ -172,11 +173,12 @@ class InstanceRunner:
                 "volatile.idmap.current": idmaps.to_json(idmap),
                 "volatile.idmap.next": idmaps.to_json(idmap),
                 "volatile.last_state.idmap": "[]",
-                "volatile.apply_template": "",
+                templates.APPLY: "",
                 POWER: "RUNNING",
             }
             await self._remember(loaded.record, volatile)
-            undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config={}), {POWER: "STOPPED"})
+            before = {key: loaded.record.config.get(key, "") for key in prepared.volatile}
+            undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config={}), {**before, POWER: "STOPPED"})
             launch = dataclasses.replace(
                 self._launch(loaded, idmap),
                 rootfs=mounted.rootfs,

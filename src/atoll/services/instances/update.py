@@ -15,14 +15,15 @@ from atoll import config as keys
 from atoll.db import instances as rows
 from atoll.db import storage as storage_rows
 from atoll.db.engine import Transaction
-from atoll.domain import names
+from atoll.domain import architectures, names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Instance, Profile
 from atoll.domain.errors import BadRequest, Conflict, NotFound
+from atoll.domain.image_metadata import Trigger
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
 from atoll.host import folders
-from atoll.services.instances import records
+from atoll.services.instances import records, templates
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources, volume_of
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import Expanded, expand
@@ -75,14 +76,18 @@ class InstanceUpdater:
             await self.update(project, name, change, caller=caller)
 
         return self._operations.start(
-            OperationSpec("Updating instance", work, project=project, resources=instance_resources(project, name), caller=caller)
+            OperationSpec("Updating instance", work, project=project, resources=instance_resources(name), caller=caller)
         )
 
     async def update(self, project: str, name: str, change: Change, *, caller: Caller) -> None:
         """Replace the record and bring a running instance to it."""
         async with self._core.hold((await self._core.load(project, name)).machine):
             loaded = await self._core.load(project, name)
-            records.check_changed_volatile(loaded.record.config, change.config)
+            change = dataclasses.replace(
+                change,
+                config=records.with_frozen_volatile(loaded.record.config, change.config),
+                architecture=architectures.canonical(change.architecture),
+            )
             records.check_config(change.config)
             expanded = await self._checked(loaded, change)
             async with Reverter(f"update instance {loaded.machine.key}") as undo:
@@ -173,7 +178,7 @@ class InstanceUpdater:
             await self._rename(project, name, new, caller=caller)
 
         return self._operations.start(
-            OperationSpec("Renaming instance", work, project=project, resources=instance_resources(project, name), caller=caller)
+            OperationSpec("Renaming instance", work, project=project, resources=instance_resources(name), caller=caller)
         )
 
     async def _rename(self, project: str, name: str, new: str, *, caller: Caller) -> None:
@@ -192,6 +197,8 @@ class InstanceUpdater:
                 await self.rename_files(loaded, new)
                 async with self._core.database.write() as tx:
                     await rows.set_phase(tx, loaded.record.id, "")
+                    if not loaded.record.config.get(templates.APPLY):
+                        await rows.patch_config(tx, loaded.record.id, {templates.APPLY: Trigger.RENAME.value})
                 undo.success()
             await self._networks.release(project, name)
             renamed = await self._core.load(project, new)

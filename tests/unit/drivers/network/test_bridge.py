@@ -12,7 +12,7 @@ from atoll.drivers.network.bridge import dhcp, firewall, interface, release
 from atoll.drivers.network.bridge.settings import parse
 from atoll.drivers.network.contract import Reservation
 from atoll.host import dnsmasq
-from atoll.host.netlink import Address, Link, Route
+from atoll.host.rtnetlink import Address, Link, Route
 
 BOTH = {"ipv4.address": "10.1.2.1/24", "ipv6.address": "fd42:1::1/64"}
 MAC = "00:16:3e:00:00:01"

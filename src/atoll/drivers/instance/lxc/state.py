@@ -49,12 +49,12 @@ def _nics(look: Look) -> list[NicState]:
     return [
         NicState(
             name=link.name,
-            host_name=netns.host_name(link.peer) if link.kind != "loopback" else "",
+            host_name=netns.host_name(link.peer) if link.medium != "loopback" else "",
             hwaddr=link.hwaddr,
             mtu=link.mtu,
             up=link.up,
-            kind=link.kind,
-            addresses=tuple(link.addresses),
+            kind=link.medium,
+            addresses=tuple(each.wire() for each in link.addresses),
             counters=counters.get(link.name, {}),
         )
         for link in look.links.links().values()

@@ -12,9 +12,9 @@ from pathlib import Path
 from atoll.domain.errors import BadRequest, Conflict, HostError, Unsupported
 from atoll.drivers.network import links
 from atoll.drivers.network.bridge.settings import IpSettings, Settings, Tunnel, TunnelProtocol
-from atoll.host import iproute, netlink, sysctl, threads
+from atoll.host import iproute, netlink, rtnetlink, sysctl, threads
 from atoll.host.iproute import Change
-from atoll.host.netlink import Link, Route
+from atoll.host.rtnetlink import Link, Route
 
 ALIAS = "atoll-managed"
 _TUNNEL_KINDS = {TunnelProtocol.VXLAN: "vxlan", TunnelProtocol.GRE: "gretap"}
@@ -134,7 +134,7 @@ def _route_changes(name: str, family: IpSettings, present: Link, routes: Iterabl
         route.destination
         for route in routes
         if route.link == present.index
-        and route.protocol == netlink.PROTOCOL_STATIC
+        and route.protocol == rtnetlink.PROTOCOL_STATIC
         and route.destination.version == family.version
     }
     wanted = set(family.routes) if family.interface else set()

@@ -16,6 +16,7 @@ from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pool, Re
 from atoll.drivers.storage.folders import ROOTFS, Folders
 from atoll.drivers.storage.overlay import mounting, probe
 from atoll.drivers.storage.overlay.layers import DEEPEST, LayerStore, read_stack
+from atoll.drivers.storage.overlay.usage import Usage
 from atoll.drivers.storage.overlay.volumes import StackedVolumes
 from atoll.drivers.storage.plain import PlainVolumes
 from atoll.drivers.storage.rubbish import Rubbish
@@ -39,6 +40,7 @@ class OverlayDriver:
         self._plain = PlainVolumes(self._folders, self._rubbish)
         self._opened: dict[VolumeId, _Opened] = {}
         self._syncing: dict[VolumeId, asyncio.Future[None]] = {}
+        self._usage = Usage(self._own_trees)
 
     @classmethod
     async def check(cls, root: Path) -> str | None:
@@ -59,6 +61,7 @@ class OverlayDriver:
         await blocking.call("open the storage pool", self._stacks.load)
 
     async def close(self) -> None:
+        await self._usage.stop()
         await self._rubbish.drain()
         await asyncio.gather(*self._syncing.values())
         await blocking.call("close the storage pool", source.detach_if_idle, self._pool)
@@ -136,6 +139,7 @@ class OverlayDriver:
             await self._plain.delete(volume)
             return
         self._require_idle(volume)
+        self._usage.forget(volume)
         await self._rubbish.remove(await blocking.call("delete a volume", self._stacks.delete, volume))
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
@@ -258,7 +262,11 @@ class OverlayDriver:
         return self._folders.data(volume)
 
     async def usage(self, volumes: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
-        return {}
+        return await self._usage.of([each for each in volumes if each.kind is VolumeKind.INSTANCE])
+
+    def _own_trees(self, volume: VolumeId) -> list[Path]:
+        """The one layer that only this volume writes to; what it shares counts as the image's or snapshot's."""
+        return [self._layers.tree(read_stack(self._folders.require(volume))[0])]
 
     async def set_size(self, volume: VolumeId, size: int | None) -> None:
         if size is not None:

@@ -1,0 +1,106 @@
+"""`export` and `import`: instances as backup files."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from atoll.cli.commands import new_instance, transfer
+from atoll.cli.errors import CommandError
+from atoll.client.address import url
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from atoll.cli.session import Call
+    from atoll.client.server import Server
+
+DEFAULT_NAME = "backup"
+LIFETIME = 86400  # seconds after which the server throws a backup away that nobody has fetched
+# How files begin, and what they are called for it.
+ENDINGS = (
+    (b"\x1f\x8b", ".tar.gz"),
+    (b"BZh", ".tar.bz2"),
+    (b"\xfd7zXZ\x00", ".tar.xz"),
+    (b"]\x00\x00", ".tar.lzma"),
+    (b"\x28\xb5\x2f\xfd", ".tar.zst"),
+    (b"hsqs", ".squashfs"),
+)
+
+
+def export(call: Call) -> None:
+    """Fetch a backup into the target ("-": standard output), by default into `backup` with the ending of what came."""
+    server, name = call.required(call.arguments[0], "instance name")
+    target = call.arguments[1] if len(call.arguments) > 1 else ""
+    if target == "-":
+        _export(call, server, name, sys.stdout.buffer.write, label="")
+        return
+    part = f"{target or DEFAULT_NAME}.part"
+    try:
+        with open(part, "wb") as file:
+            _export(call, server, name, file.write, label="Exporting the backup")
+        os.replace(part, target or DEFAULT_NAME + _ending(part))
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+    call.say("Backup exported successfully!")
+
+
+def _export(call: Call, server: Server, name: str, write: Callable[[bytes], object], *, label: str) -> None:
+    """Have the server make a backup, fetch it, and have it deleted there."""
+    backups = url("instances", name, "backups")
+    operation = call.change(server, "POST", backups, _request(call), label="Backing up instance").metadata
+    path = f"{backups}/{_backup_name(operation)}"
+    try:
+        transfer.download(call, server, f"{path}/export", write, label)
+    finally:
+        call.change(server, "DELETE", path)
+
+
+def _request(call: Call) -> dict[str, Any]:
+    import time
+
+    flags = call.flags
+    only = flags.on("instance-only")
+    return {
+        "name": "",
+        "expires_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + LIFETIME)),
+        "instance_only": only,
+        "container_only": only,
+        "optimized_storage": flags.on("optimized-storage"),
+        "compression_algorithm": flags.text("compression"),
+    }
+
+
+def _backup_name(operation: dict[str, Any]) -> str:
+    """The new backup's name, as it stands in URLs; it was the server's choice."""
+    found = (operation.get("resources") or {}).get("backups")
+    if not found:
+        raise CommandError("Failed to get the backup's name from the server")
+    name: str = found[0].partition("?")[0].rpartition("/")[2]
+    return name
+
+
+def _ending(path: str) -> str:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    return next((ending for magic, ending in ENDINGS if start.startswith(magic)), ".tar")
+
+
+def import_(call: Call) -> None:
+    """Make an instance of a backup file ("-": standard input)."""
+    words = list(call.arguments)
+    remote = words.pop(0) if words[0].endswith(":") and not os.path.exists(words[0]) else ""
+    if not words:
+        raise CommandError("Missing backup file")
+    file, name = [*words, ""][:2]
+    server, _ = call.resolve(remote)
+    headers = {"Content-Type": "application/octet-stream"}
+    headers |= {key: value for key, value in (("X-LXD-name", name), ("X-LXD-pool", call.flags.text("storage"))) if value}
+    size = None if file == "-" else os.path.getsize(file)
+    body = transfer.contents("/dev/stdin" if file == "-" else file)
+    operation = transfer.upload(call, server, url("instances"), headers, body, size, "Importing instance")
+    if not name:
+        call.say(f"Instance name is: {new_instance.created_name(operation)}")

@@ -1,0 +1,82 @@
+"""Backups of instances in the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from atoll.db.engine import Transaction
+from atoll.domain.entities import Backup
+from atoll.domain.errors import NotFound
+
+_SELECT = """SELECT b.id, projects.name, instances.name, b.name, b.created_at, b.expires_at, b.instance_only,
+    b.optimized_storage, b.phase FROM instances_backups b JOIN instances ON instances.id = b.instance_id
+    JOIN projects ON projects.id = instances.project_id"""
+
+
+async def of(tx: Transaction, instance_id: int) -> list[Backup]:
+    """All of an instance, oldest first."""
+    return await _find(tx, "b.instance_id = ?", instance_id)
+
+
+async def find(tx: Transaction, instance_id: int, name: str) -> Backup:
+    """One. NotFound if there is none."""
+    found = await _find(tx, "b.instance_id = ? AND b.name = ?", instance_id, name)
+    if not found:
+        raise NotFound("Instance backup not found")
+    return found[0]
+
+
+async def find_all(tx: Transaction, project: str | None = None) -> dict[tuple[str, str], list[Backup]]:
+    """By (project, instance), all of a project, or of all projects."""
+    found = await (_find(tx, "1") if project is None else _find(tx, "projects.name = ?", project))
+    grouped: dict[tuple[str, str], list[Backup]] = defaultdict(list)
+    for backup in found:
+        grouped[(backup.project, backup.instance)].append(backup)
+    return grouped
+
+
+async def expired(tx: Transaction, now: str) -> list[Backup]:
+    """Whole ones that were to be kept until `now` (RFC 3339) at most."""
+    return await _find(tx, "b.expires_at != '' AND b.expires_at <= ? AND b.phase = ''", now)
+
+
+async def unfinished(tx: Transaction) -> list[Backup]:
+    """Those to which something was being done."""
+    return await _find(tx, "b.phase != ''")
+
+
+async def _find(tx: Transaction, where: str, *parameters: Any) -> list[Backup]:
+    found = await tx.query(f"{_SELECT} WHERE {where} ORDER BY b.created_at, b.id", *parameters)
+    return [Backup(*(*head, bool(alone), bool(optimized), phase)) for *head, alone, optimized, phase in found]
+
+
+async def create(
+    tx: Transaction, instance_id: int, name: str, *, created_at: str, expires_at: str, instance_only: bool, phase: str
+) -> int:
+    """Insert; Conflict if the name is taken."""
+    return await tx.insert(
+        """INSERT INTO instances_backups (instance_id, name, created_at, expires_at, instance_only, phase)
+        VALUES (?, ?, ?, ?, ?, ?)""",
+        instance_id,
+        name,
+        created_at,
+        expires_at,
+        int(instance_only),
+        phase,
+    )
+
+
+async def rename(tx: Transaction, backup_id: int, name: str) -> None:
+    """Change the name; Conflict if it is taken."""
+    await tx.execute("UPDATE instances_backups SET name = ? WHERE id = ?", name, backup_id)
+
+
+async def set_phase(tx: Transaction, backup_id: int, phase: str) -> None:
+    """What is being done to it; empty: whole."""
+    await tx.execute("UPDATE instances_backups SET phase = ? WHERE id = ?", phase, backup_id)
+
+
+async def delete(tx: Transaction, backup_id: int) -> None:
+    """Remove its record."""
+    await tx.execute("DELETE FROM instances_backups WHERE id = ?", backup_id)

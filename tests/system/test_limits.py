@@ -1,0 +1,103 @@
+"""Limits hold, from the start or from the moment they are set, and the guest sees them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from box import Daemon
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+MIB = 1 << 20
+
+
+def memory(daemon: Daemon) -> int:
+    """MiB of memory that the guest believes it has."""
+    return int(daemon.inside("one", "sh", "-c", "grep MemTotal /proc/meminfo").split()[1]) // 1024
+
+
+def cpus(daemon: Daemon) -> int:
+    """CPUs that the guest believes it has."""
+    return int(daemon.inside("one", "grep", "-c", "^processor", "/proc/cpuinfo"))
+
+
+@pytest.fixture(params=["before", "while"])
+def limit(machines: Daemon, request: pytest.FixtureRequest) -> object:
+    """Sets limits of `one`, before it starts or while it runs."""
+
+    def set_(*settings: str) -> None:
+        if request.param == "before":
+            machines.run("atoll", "launch", "tiny", "one", *(word for each in settings for word in ("--config", each)))
+        else:
+            machines.run("atoll", "launch", "tiny", "one")
+            machines.run("atoll", "config", "set", "one", *settings)
+
+    return set_
+
+
+def test_memory(machines: Daemon, limit: object) -> None:
+    limit("limits.memory=64MiB")  # type: ignore[operator]
+    assert memory(machines) == 64
+    eats = machines.try_("atoll", "exec", "one", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")
+    assert eats.returncode == 137
+    machines.run("atoll", "config", "unset", "one", "limits.memory")
+    assert memory(machines) > 64
+
+
+def test_cpus(machines: Daemon, limit: object) -> None:
+    limit("limits.cpu=1")  # type: ignore[operator]
+    assert cpus(machines) == 1
+    assert len(machines.inside("one", "sh", "-c", "grep Cpus_allowed_list /proc/self/status").split()[1].split(",")) == 1
+    machines.run("atoll", "config", "unset", "one", "limits.cpu")
+    assert cpus(machines) == os.cpu_count()
+
+
+def test_processes(machines: Daemon, limit: object) -> None:
+    limit("limits.processes=20")  # type: ignore[operator]
+    script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 5 & done"
+    assert "can't fork" in machines.try_("atoll", "exec", "one", "--", "sh", "-c", script).stderr
+
+
+def test_a_share_of_a_cpu(machines: Daemon, limit: object) -> None:
+    limit("limits.cpu.allowance=10ms/100ms")  # type: ignore[operator]
+    used = "read u _ < /proc/uptime; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; cat /proc/$$/stat"
+    fields = machines.inside("one", "sh", "-c", used).rpartition(")")[2].split()
+    assert int(fields[11]) > 0
+    throttled = [
+        int(line.split()[1])
+        for path in (*_cpu_files(machines, "cpu.stat"),)
+        for line in path.splitlines()
+        if line.startswith("nr_throttled")
+    ]
+    assert any(throttled)
+
+
+def _cpu_files(daemon: Daemon, name: str) -> list[str]:
+    return [daemon.run("sh", "-c", f"cat /sys/fs/cgroup/*/{daemon.mark}/payload/one/{name} 2>/dev/null || true")]
+
+
+def test_a_profile_reaches_who_has_it(machines: Daemon) -> None:
+    machines.run("atoll", "launch", "tiny", "one")
+    machines.run("atoll", "profile", "create", "small")
+    try:
+        machines.run("atoll", "profile", "add", "one", "small")
+        machines.run("atoll", "profile", "set", "small", "limits.memory", "48MiB")
+        assert memory(machines) == 48
+        machines.run("atoll", "profile", "set", "small", "limits.memory", "96MiB")
+        assert memory(machines) == 96
+        machines.run("atoll", "profile", "remove", "one", "small")
+        assert memory(machines) > 96
+    finally:
+        machines.try_("atoll", "profile", "remove", "one", "small")
+        machines.run("atoll", "profile", "delete", "small")
+
+
+def test_what_is_shown(machines: Daemon) -> None:
+    """Figures of the state agree with what the guest does."""
+    machines.run("atoll", "launch", "tiny", "one")
+    machines.inside("one", "sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
+    state = machines.query("/1.0/instances/one/state")
+    assert state["cpu"]["usage"] > 10_000_000
+    assert 0 < state["memory"]["usage"] < 64 * MIB
+    assert 1 < state["processes"] < 20
