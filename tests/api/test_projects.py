@@ -32,8 +32,8 @@ async def test_life(app: Any) -> None:
     assert (found["name"], found["description"], found["config"]["features.profiles"]) == ("p1", "d", "true")
     assert found["used_by"] == ["/1.0/profiles/default?project=p1"]
     assert await app.get("/1.0/projects") == ["/1.0/projects/default", "/1.0/projects/p1"]
-    await app.do("PATCH", "/1.0/projects/p1", {"config": {"limits.instances": "5"}})
-    assert (await app.get("/1.0/projects/p1"))["config"]["limits.instances"] == "5"
+    await app.do("PATCH", "/1.0/projects/p1", {"config": {"user.owner": "me"}})
+    assert (await app.get("/1.0/projects/p1"))["config"]["user.owner"] == "me"
     await app.do("POST", "/1.0/projects/p1", {"name": "p2"})
     await app.do("DELETE", "/1.0/projects/p2")
     assert await app.get("/1.0/projects") == ["/1.0/projects/default"]
@@ -48,6 +48,9 @@ async def test_what_is_refused(app: Any) -> None:
     assert (await app.refused("POST", "/1.0/projects", {"name": "p1"}))[0] in (400, 409)
     assert (await app.refused("PATCH", "/1.0/projects/p1", {"config": {"features.profiles": "true"}}))[0] == 400
     assert (await app.refused("PATCH", "/1.0/projects/p1", {"config": {"no.such": "true"}}))[0] == 400
+    for unenforced in ({"restricted": "true"}, {"limits.instances": "5"}):
+        assert (await app.refused("PATCH", "/1.0/projects/p1", {"config": unenforced}))[0] == 501
+        assert (await app.refused("POST", "/1.0/projects", {"name": "p9", "config": unenforced}))[0] == 501
     status, _ = await app.refused("POST", "/1.0/instances?project=absent", {"name": "x", "source": {"type": "none"}})
     assert status in (400, 404)
 

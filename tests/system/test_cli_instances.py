@@ -35,15 +35,12 @@ def run(environment) -> Run:
 
 
 @pytest.fixture
-def machine(run, busybox_image) -> Iterator[str]:
+def machine(run, machines) -> Iterator[str]:
     """A running container."""
-    assert run("image", "import", str(busybox_image), "--alias", "busybox").returncode == 0
-    launched = run("launch", "busybox", "cli1")
+    launched = run("launch", "tiny", "cli1")
     assert (launched.returncode, launched.stderr) == (0, b"")
     assert launched.stdout == b"Creating cli1\nStarting cli1\n"
     yield "cli1"
-    run("delete", "--force", "cli1")
-    run("image", "delete", "busybox")
 
 
 def test_exec_carries_streams_and_the_exit_status(run, machine):
@@ -99,6 +96,16 @@ def test_a_signal_reaches_the_command(environment, machine):
     client.stdout.close()
 
 
+def test_a_command_dies_with_its_client(environment, run, machine):
+    client = subprocess.Popen([*ATOLL, "exec", machine, "--", "sh", "-c", "touch /up; exec sleep 4321"], env=environment)
+    wait_until(lambda: run("exec", machine, "--", "ls", "/up").returncode == 0, "the command runs")
+    time.sleep(0.2)  # by now the control channel is up
+    client.kill()
+    client.wait()
+    gone = "! ps | grep -q '[s]leep 4321'"
+    wait_until(lambda: run("exec", machine, "--", "sh", "-c", gone).returncode == 0, "the command has ended")
+
+
 def test_snapshot_restore_rename_delete(run, machine):
     run("exec", machine, "--", "touch", "/root/kept")
     assert run("snapshot", machine, "one").returncode == 0
@@ -117,3 +124,57 @@ def test_configuration_and_devices(run, machine):
     assert run("config", "device", "show", machine).stdout == b"empty:\n  type: none\n"
     assert run("config", "edit", machine, given=run("config", "show", machine).stdout).returncode == 0
     assert run("config", "device", "remove", machine, "empty").returncode == 0
+
+
+def test_copy_and_move(run, machine):
+    assert run("copy", machine, "cli2", "-c", "user.a=1", "--instance-only").returncode == 0
+    assert run("snapshot", machine, "one").returncode == 0
+    assert run("copy", f"{machine}/one", "cli3", "--ephemeral").returncode == 0
+    assert run("move", "cli2", "cli4").returncode == 0
+    assert run("list", "-f", "csv", "-c", "nst").stdout.splitlines() == [
+        b"cli1,RUNNING,CONTAINER", b"cli3,STOPPED,CONTAINER (EPHEMERAL)", b"cli4,STOPPED,CONTAINER",
+    ]  # fmt: skip
+    assert run("config", "get", "cli4", "user.a").stdout == b"1\n"
+    assert run("start", "cli4").returncode == 0
+    assert run("move", "cli4", "cli5").returncode == 1
+
+
+def test_publish_and_launch_again(run, machine):
+    run("exec", machine, "--", "touch", "/root/kept")
+    refused = run("publish", machine)
+    assert refused.stderr == b"Error: The instance is currently running. Use --force to have it stopped and restarted\n"
+    published = run("publish", machine, "--force", "--alias", "mine", "os=Own")
+    assert published.stdout.startswith(b"Instance published with fingerprint: ")
+    assert run("launch", "mine", "cli2").returncode == 0
+    assert run("exec", "cli2", "--", "ls", "/root/kept").returncode == 0
+    assert run("publish", "cli2", "--force", "--alias", "mine", "--reuse").returncode == 0
+    assert run("image", "list", "-f", "csv", "-c", "l").stdout.splitlines() == [b"mine", b"tiny"]
+    assert run("image", "delete", "mine").returncode == 0
+
+
+def test_an_exported_image_is_imported_as_a_folder(run, machine, tmp_path):
+    assert run("image", "export", "tiny", str(tmp_path / "tiny")).returncode == 0
+    (packed,) = tmp_path.glob("tiny.*")
+    (tmp_path / "folder").mkdir()
+    subprocess.run(["tar", "-C", tmp_path / "folder", "-xf", packed], check=True)
+    assert run("image", "import", str(tmp_path / "folder"), "--alias", "again").returncode == 0
+    assert run("launch", "again", "cli2").returncode == 0
+    assert run("image", "delete", "again").returncode == 0
+
+
+def test_an_instance_is_exported(run, machine, tmp_path):
+    target = tmp_path / "backup.tar"
+    done = run("export", machine, str(target), "--compression", "none", "--instance-only")
+    assert (done.returncode, done.stdout) == (0, b"Backup exported successfully!\n")
+    with tarfile.open(target) as archive:
+        assert archive.getnames()[0] == "backup/index.yaml"
+    assert run("query", f"/1.0/instances/{machine}/backups").stdout == b"[]\n\n"
+
+
+def test_ctrl_c_cancels_what_can_be_cancelled(environment, machine):
+    words = ["publish", machine, "--force", "--compression", "xz"]
+    client = subprocess.Popen([*ATOLL, *words], env=environment, stdout=-1, stderr=-1, preexec_fn=_listen_to_ctrl_c)
+    wait_until(lambda: b"Creating image" in _operations(environment) or client.poll() is not None, "it is being packed")
+    client.send_signal(signal.SIGINT)
+    _, error = client.communicate(timeout=30)
+    assert (client.returncode, error) == (1, b"Error: Remote operation canceled by user\n")

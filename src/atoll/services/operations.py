@@ -228,7 +228,11 @@ class OperationRegistry:
         return [o for o in self._operations.values() if o.task is not None and not o.status.is_final]
 
     async def drain(self, seconds: float) -> None:
-        """Before the daemon ends: let work finish for a while, then cancel it and wait for its undo."""
+        """Before the daemon ends: let work finish for a while, then cancel it and wait for its undo. What lives by a client's
+        websockets ends at once: they end with the daemon."""
+        for operation in self.running:
+            if operation.spec.cls is OperationClass.WEBSOCKET and operation.task is not None:
+                operation.task.cancel()
         tasks = [o.task for o in self.running if o.task is not None]
         if not tasks:
             return

@@ -11,7 +11,7 @@ from atoll.db.engine import Database, Transaction
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT, Project
-from atoll.domain.errors import BadRequest, Conflict
+from atoll.domain.errors import BadRequest, Conflict, Unsupported
 from atoll.services.events import EventHub
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
@@ -59,6 +59,7 @@ class ProjectService:
         names.project(name)
         full = {**NEW_DEFAULTS, **config}
         keys.PROJECT.validate(full)
+        _refuse_unenforced(full)
         async with self._database.write() as tx:
             await rows.create(tx, name, description, full)
             if keys.PROJECT.get(full, "features.profiles"):
@@ -72,6 +73,7 @@ class ProjectService:
     async def update(self, name: str, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
         """Replace; features can only change while nothing is in it."""
         keys.PROJECT.validate(config)
+        _refuse_unenforced(config)
         async with self._database.write() as tx:
             project = await rows.find(tx, name)
             await self._check_features(tx, project, config)
@@ -143,6 +145,13 @@ class ProjectService:
         if name == DEFAULT_PROJECT:
             return name
         return (await self.find(name)).owner_of(feature)
+
+
+def _refuse_unenforced(config: Mapping[str, str]) -> None:
+    """A restriction that nobody enforces is worse than none: its owner would rely on it."""
+    for key, value in config.items():
+        if value and (key.startswith("limits.") or (key == "restricted" and keys.PROJECT.flag(config, key))):
+            raise Unsupported(f"Project key {key!r} is not supported in this release: it would not be enforced")
 
 
 def _limit(project: Project, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Operation
+from recorder import Operation
 
 from atoll.cli.errors import CommandError
 from atoll.client.errors import ServerError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Operation
+from recorder import Operation
 
 from atoll.cli.errors import CommandError, UsageError
 

@@ -7,7 +7,7 @@ import os
 import tarfile
 
 import pytest
-from conftest import NOT_FOUND, Operation
+from recorder import NOT_FOUND, Operation
 
 from atoll.cli.errors import CommandError
 from atoll.client.errors import ServerError
@@ -21,27 +21,18 @@ def test_an_alias_is_left_to_the_server(command):
     assert [line for line, _ in server.requests] == ["POST /1.0/instances", "GET /1.0/instances/c1"]
 
 
-class Turns(dict):
-    """Answers that are used up one after the other where they are lists."""
-
-    def get(self, key, default=None):
-        found = super().get(key, default)
-        return found.pop(0) if isinstance(found, list) else found
-
-    def __getitem__(self, key):
-        found = super().__getitem__(key)
-        return Operation(metadata={"fingerprint": "f00d"}) if isinstance(found, list) else found
-
-
 def test_a_fingerprint_where_no_alias_is_found(command):
-    answers = Turns(NEW) | {"GET /1.0/images/f00": {"fingerprint": "f00d"}, "POST /1.0/instances": [NOT_FOUND, Operation()]}
-    server = command("init f00 c1", Turns(answers))
+    answers = NEW | {"GET /1.0/images/f00": {"fingerprint": "f00d"}, "POST /1.0/instances": [NOT_FOUND, Operation()]}
+    server = command("init f00 c1", answers)
     assert server.sent("POST")[1][1]["source"] == {"type": "image", "fingerprint": "f00d"}
 
 
 def test_what_is_nowhere_is_built_when_its_name_says_how(command, capsys):
-    answers = NEW | {"POST /1.0/instances": [NOT_FOUND, Operation()], "POST /1.0/images": [Operation()]}
-    server = command("init images:debian/12 c1", Turns(answers))
+    answers = NEW | {
+        "POST /1.0/instances": [NOT_FOUND, Operation()],
+        "POST /1.0/images": Operation(metadata={"fingerprint": "f00d"}),
+    }
+    server = command("init images:debian/12 c1", answers)
     [(_, built)] = server.sent("POST /1.0/images")
     assert built["source"] == {"type": "build", "distribution": "debian", "release": "12", "packages": []}
     assert built["aliases"] == [{"name": "debian/12"}]
@@ -114,10 +105,11 @@ def test_publish_of_what_runs(command):
 
 
 def test_what_was_stopped_is_started_again_when_publishing_fails(command):
-    answers = RUNNING | {"POST /1.0/images": ServerError("No space", status=500)}
-    calls: list = []
+    states = [Operation(), Operation()]
+    answers = RUNNING | {"POST /1.0/images": ServerError("No space", status=500), "PUT /1.0/instances/c1/state": states}
     with pytest.raises(ServerError, match="No space"):
-        calls.append(command("publish c1 -f", answers))
+        command("publish c1 -f", answers)
+    assert states == []
 
 
 @pytest.mark.parametrize(

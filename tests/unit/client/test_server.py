@@ -158,7 +158,7 @@ def test_an_interrupted_wait_goes_on_where_the_caller_wants_it(interrupted_once)
 
 def test_an_interrupted_wait_ends_where_nobody_says_otherwise(interrupted_once):
     with pytest.raises(KeyboardInterrupt):
-        Server(fakes.Peer(Script()).connect).wait("/1.0/operations/1")
+        Server(fakes.Peer(Script(sync({}))).connect).wait("/1.0/operations/1")
 
 
 def test_after_a_broken_off_download_the_connection_is_not_used_again():

@@ -47,9 +47,9 @@ def test_features_of_projects(value: str, own: bool) -> None:
 def test_every_path_is_below_the_state_directory_in_a_folder_that_is_made() -> None:
     root = Path("/state")
     paths = Paths(root)
-    files = [paths.socket, paths.global_database, paths.local_database, *paths.server_certificate, paths.logs("a"), paths.run("a"),
-             paths.devices("a"), paths.images / "x", paths.backups / "x", paths.pools / "x", paths.networks / "x",
-             paths.containers / "x"]  # fmt: skip
+    files = [paths.socket, paths.global_database, paths.local_database, *paths.server_certificate]
+    files += [paths.logs("a"), paths.run("a"), paths.devices("a")]
+    files += [folder / "x" for folder in (paths.images, paths.backups, paths.pools, paths.networks, paths.containers)]
     made = {root / name for name in FOLDERS}
     assert all(file.parent in made for file in files)
     assert len(set(files)) == len(files)

@@ -77,6 +77,7 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Possible nested set")
 @given(st.text() | st.lists(WORDS | st.text(max_size=5)).map(" ".join), st.dictionaries(st.text(), st.text() | st.booleans()))
 @example("name eq a{99999999999999999999}", {"name": "a"})
 @example("name eq [[a]", {"name": "a"})

@@ -41,13 +41,10 @@ async def test_a_failure_says_what_the_program_said() -> None:
         await process.run(["sh", "-c", "echo on stdout; exit 2"])
 
 
-async def test_a_missing_program_names_its_package(started: list[Sequence[str]]) -> None:
+async def test_a_missing_program_names_its_package(started: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(process.PACKAGES, "nosuchprogram", "rsync")
     with pytest.raises(Unsupported, match="rsync"):
-        process.PACKAGES["nosuchprogram"] = "rsync"
-        try:
-            await process.run(["nosuchprogram"])
-        finally:
-            del process.PACKAGES["nosuchprogram"]
+        await process.run(["nosuchprogram"])
     assert started == []
 
 

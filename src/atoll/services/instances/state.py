@@ -71,6 +71,7 @@ class InstanceRunner:
         self._operations = operations
         self._delete_held = delete_held
         self._stopping: set[MachineId] = set()
+        self._idmap_turn = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
         self.shutting_down = False
 
@@ -178,7 +179,7 @@ class InstanceRunner:
             }
             await self._remember(loaded.record, volatile)
             before = {key: loaded.record.config.get(key, "") for key in prepared.volatile}
-            undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config={}), {**before, POWER: "STOPPED"})
+            undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config=volatile), {**before, POWER: "STOPPED"})
             launch = dataclasses.replace(
                 self._launch(loaded, idmap),
                 rootfs=mounted.rootfs,
@@ -221,14 +222,18 @@ class InstanceRunner:
         config = loaded.expanded.config
         if keys.INSTANCE.get(config, "security.privileged"):
             return None
-        taken: list[IdMap] = []
-        if keys.INSTANCE.get(config, "security.idmap.isolated"):
+        if not keys.INSTANCE.get(config, "security.idmap.isolated"):
+            return idmaps.choose(config, self._core.host_idmap(), [])
+        async with self._idmap_turn:  # until the choice is stored, so that two starts at once do not choose the same
+            taken: list[IdMap] = []
             for other in await self._core.load_all(None):
                 mapped = idmaps.from_json(other.record.config.get("volatile.idmap.next", ""))
                 isolated = keys.INSTANCE.get(other.expanded.config, "security.idmap.isolated")
                 if other.record.id != loaded.record.id and isolated and mapped is not None:
                     taken.append(mapped)
-        return idmaps.choose(config, self._core.host_idmap(), taken)
+            idmap = idmaps.choose(config, self._core.host_idmap(), taken)
+            await self._core.patch_volatile(loaded.record, {"volatile.idmap.next": idmaps.to_json(idmap)})
+            return idmap
 
     async def _remember(self, record: Instance, volatile: dict[str, str]) -> None:
         changed = {key: value for key, value in volatile.items() if record.config.get(key, "") != value}
