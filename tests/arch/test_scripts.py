@@ -47,7 +47,7 @@ def test_scripts_are_strict_and_executable() -> None:
 @pytest.mark.parametrize("words", [["--help"], ["--state", "/x", "--name", "m1", "--help"]])
 def test_launch_helps(words: list[str]) -> None:
     shown = subprocess.run([rules.ROOT / "scripts/launch", *words], capture_output=True, text=True, check=True).stdout
-    assert shown.startswith("Usage: scripts/launch [--state DIR] [--name NAME] [--no-image]\n")
+    assert shown.startswith("Usage: scripts/launch [--state DIR] [--name NAME] [--image FILE] [--no-image | --install]\n")
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,16 @@ CALLS = [
     "list", "list -f csv", "list -f compact", "list -c nsaPtcldbe", "list --fast", "list --all-projects", "list nosuch",
     "list -c Z", "list -f foo", "list --bogus", "info nosuch", "config show", "config get core.https_address",
     "config show nosuch", "config device list nosuch", "profile list", "profile list -f yaml", "profile show default",
-    "profile show nosuch", "profile get default user.x", "profile device list default", "profile device show default",
+    "profile show nosuch", "profile get default user.x", "profile device show default",
     "profile device remove default nosuch", "profile create default", "image list", "image info nosuch",
     "image alias list", "image delete nosuch", "network list", "network show nosuch", "storage list",
     "storage show nosuch", "project list", "project show default", "project switch nosuch", "operation show nosuch",
     "query /1.0/instances", "query /1.0/nosuch", "version", "remote get-default", "start nosuch", "stop nosuch",
     "delete nosuch", "exec nosuch true", "restore nosuch x", "snapshot nosuch", "rename nosuch new",
+    "network list -f yaml", "project list -f yaml", "storage list -f yaml", "profile list -f json",
+    "copy nosuch new", "copy nosuch/s new", "copy nosuch new -c a", "copy nosuch new --refresh", "move nosuch new",
+    "move nosuch/s other/s", "move nosuch new -c a=b", "publish nosuch", "publish nosuch/s", "publish nosuch nosuch:",
+    "export nosuch --quiet", "init nosuch new", "init tiny new -d root,a", "init tiny new -c a", "image export nosuch",
 ]  # fmt: skip
 
 

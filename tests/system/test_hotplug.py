@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -102,6 +103,26 @@ def test_a_device_that_cannot_be_added_changes_nothing(one: Daemon) -> None:
     assert failed.returncode == 1
     assert "Missing source path '/nothing/here'" in failed.stderr
     assert one.query("/1.0/instances/one")["devices"] == {}
+    audit.check(one)
+
+
+def test_a_change_that_fails_half_way_is_taken_back(one: Daemon) -> None:
+    """The second device cannot be added: the first one goes again, and the one that was removed comes back."""
+    source = one.dir.parent / "half"
+    source.mkdir()
+    one.run("atoll", "config", "device", "add", "one", "old", "disk", f"source={source}", "path=/old")
+    devices = {
+        "a": {"type": "disk", "source": str(source), "path": "/a"},
+        "b": {"type": "disk", "source": "/nothing/here", "path": "/b"},
+        "eth1": {"type": "nic", "network": "atollbr0", "name": "eth1"},
+    }
+    record = {**one.query("/1.0/instances/one"), "devices": devices}
+    failed = one.try_("atoll", "query", "--wait", "-X", "PUT", "-d", json.dumps(record), "/1.0/instances/one")
+    assert failed.returncode == 1
+    mounts = one.inside("one", "cat", "/proc/mounts")
+    assert " /old " in mounts
+    assert " /a " not in mounts
+    assert interfaces(one) == {"eth0"}
     audit.check(one)
 
 

@@ -138,7 +138,9 @@ def key_values(words: list[str]) -> dict[str, str]:
     return found
 
 
-def print_list(call: Call, header: tuple[str, ...], rows: list[list[str]], raw: Any) -> None:
-    """A list, sorted, in the format asked for."""
-    kind = output.check_format(call.flags.text("format"))
-    sys.stdout.write(output.render(kind, header, output.natural_rows(rows), raw))
+def print_list(call: Call, header: tuple[str, ...], rows: list[list[str]], raw: Any, kind: Entity | None = None) -> None:
+    """A list, sorted, in the format asked for; objects of a kind with their fields in the order that `show` has."""
+    form = output.check_format(call.flags.text("format"))
+    if kind is not None and form in ("json", "yaml"):
+        raw = [ordered(row, kind.show) for row in raw]
+    sys.stdout.write(output.render(form, header, output.natural_rows(rows), raw))

@@ -162,14 +162,11 @@ class Server:
         interrupted: called in place of KeyboardInterrupt; the wait goes on unless it raises.
         """
         self.send("GET", operation.partition("?")[0] + "/wait", {})
-        while True:
-            try:
-                self._watch(operation, progress)
-                break
-            except KeyboardInterrupt:
-                if interrupted is None:
-                    raise
-                interrupted()
+        try:
+            self._await(operation, progress, interrupted)
+        except BaseException:
+            self.close()  # the answer is still to come, and would be taken for that to the next request
+            raise
         result: dict[str, Any] = decode(self.receive()).metadata
         return ended(result)
 
@@ -180,6 +177,21 @@ class Server:
             other.request("DELETE", operation)
         finally:
             other.close()
+
+    def _await(
+        self,
+        operation: str,
+        progress: Callable[[dict[str, Any]], None] | None,
+        interrupted: Callable[[], None] | None,
+    ) -> None:
+        """Return when the answer to `wait` arrives."""
+        while True:
+            try:
+                return self._watch(operation, progress)
+            except KeyboardInterrupt:
+                if interrupted is None:
+                    raise
+                interrupted()
 
     def _watch(self, operation: str, progress: Callable[[dict[str, Any]], None] | None) -> None:
         """Report metadata, polled on a second connection, until the answer to `wait` arrives on the first."""

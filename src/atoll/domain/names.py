@@ -12,9 +12,9 @@ from atoll.domain.errors import BadRequest
 _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.:-]{1,15}")
-_LOG_FILE = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""What moves a terminal's cursor, turns the direction of text, or cannot be seen."""
+_LOG_FILE = re.compile(r"[a-zA-Z0-9_.][a-zA-Z0-9_.-]{0,127}")
+_UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
+"""What moves a terminal's cursor, turns the direction of text, or cannot be seen or encoded."""
 
 
 def _refuse_path_like(kind: str, name: str, *, longest: int) -> str:

@@ -157,8 +157,20 @@ def test_an_interrupted_wait_goes_on_where_the_caller_wants_it(interrupted_once)
 
 
 def test_an_interrupted_wait_ends_where_nobody_says_otherwise(interrupted_once):
+    server = Server(fakes.Peer(fakes.read_request).connect)
     with pytest.raises(KeyboardInterrupt):
-        Server(fakes.Peer(Script(sync({}))).connect).wait("/1.0/operations/1")
+        server.wait("/1.0/operations/1")
+    assert server.fileno() == -1  # the answer that nobody waited for is not taken for another
+
+
+def test_a_caller_may_give_up_an_interrupted_wait(interrupted_once):
+    def give_up() -> None:
+        raise ValueError("enough")
+
+    server = Server(fakes.Peer(fakes.read_request).connect)
+    with pytest.raises(ValueError, match="enough"):
+        server.wait("/1.0/operations/1", interrupted=give_up)
+    assert server.fileno() == -1
 
 
 def test_after_a_broken_off_download_the_connection_is_not_used_again():

@@ -97,5 +97,5 @@ def test_failures_are_one_line_and_exit_code_1(monkeypatch: pytest.MonkeyPatch, 
 def test_the_commands_start_without_the_daemons_libraries() -> None:
     loaded = "import sys; from atoll.runtime import main; main.dispatch('atolld', ['version']); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
-    heavy = {"aiohttp", "asyncio", "msgspec", "pyroute2", "cryptography", "yaml"} & set(shown.split())
+    heavy = {"aiohttp", "asyncio", "msgspec", "cryptography", "yaml"} & set(shown.split())
     assert not heavy

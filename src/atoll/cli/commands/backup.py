@@ -8,6 +8,7 @@ import sys
 from atoll.cli.commands import new_instance, transfer
 from atoll.cli.errors import CommandError
 from atoll.client.address import url
+from atoll.client.errors import ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def export(call: Call) -> None:
 def _export(call: Call, server: Server, name: str, write: Callable[[bytes], object], *, label: str) -> None:
     """Have the server make a backup, fetch it, and have it deleted there."""
     backups = url("instances", name, "backups")
-    operation = call.change(server, "POST", backups, _request(call), label="Backing up instance").metadata
+    try:
+        operation = call.change(server, "POST", backups, _request(call), label="Backing up instance").metadata
+    except ServerError as error:
+        raise CommandError(f"Create instance backup: {error}") from error
     path = f"{backups}/{_backup_name(operation)}"
     try:
         transfer.download(call, server, f"{path}/export", write, label)

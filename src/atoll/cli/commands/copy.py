@@ -48,12 +48,13 @@ def _ends(call: Call) -> tuple[Server, str, str]:
 def _copied(call: Call, server: Server, source: str) -> dict[str, Any]:
     """The source's own settings, changed by what the flags say. What is volatile is the source's alone."""
     flags = call.flags
+    config = new_instance.config(flags)
     name, slash, snapshot = source.partition("/")
     found = server.get(url("instances", name, "snapshots", snapshot) if slash else url("instances", name))
     body: dict[str, Any] = {field: found[field] for field in COPIED if field in found}
     body["type"] = found.get("type") or ""
     body["ephemeral"] = flags.on("ephemeral")
-    body["config"] = _lasting(found.get("config") or {}) | new_instance.config(flags)
+    body["config"] = _lasting(found.get("config") or {}) | config
     if flags.on("no-profiles"):
         body["profiles"] = []
     elif flags.given("profile"):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from atoll.client.server import Server
     from atoll.client.websocket import WebSocket
 
-CHUNK = 64 * 1024
+CHUNK = 32 * 1024  # a socket that can be written to takes this much without a wait
 DRAIN_SECONDS = 1.0
 CONTROL_SECONDS = 0.05  # after which the control channel is opened in any case
 END_OF_TRANSMISSION = b"\x04"
@@ -153,8 +153,11 @@ class Exchange:
             ready = self._poll.poll(self._patience())
             if not ready and self._status is not None:
                 return
-            for descriptor, _ in ready:
-                self._handlers[descriptor]()
+            for descriptor, events in ready:
+                if events & select.POLLOUT:
+                    self._resume_input()
+                if events & ~select.POLLOUT:
+                    self._handlers[descriptor]()
             if self._input.opened and not self._input_begun:
                 self._begin_input()
             if self._control is None and self._status is None and time.monotonic() >= self._control_due:
@@ -200,6 +203,18 @@ class Exchange:
             self._input.send_binary(data)
         except OSError:
             self._poll.unregister(0)  # the command reads no more; how it ended comes on the other streams
+            return
+        if not self._input.closed and not select.select([], [self._input], [], 0)[1]:
+            self._pause_input()
+
+    def _pause_input(self) -> None:
+        """Take no more input until the server does: a wait for it here would keep us from the output that it waits to send."""
+        self._poll.unregister(0)
+        self._poll.modify(self._input.fileno(), select.POLLIN | select.POLLOUT)
+
+    def _resume_input(self) -> None:
+        self._poll.modify(self._input.fileno(), select.POLLIN)
+        self._poll.register(0, select.POLLIN)
 
     def _end_input(self) -> None:
         """End of file: for a terminal the key that means it, else an empty text message."""

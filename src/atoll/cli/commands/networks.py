@@ -47,7 +47,7 @@ def list_(call: Call) -> None:
         state = (row.get("status") or "").upper()
         rows.append([row["name"], row["type"], managed, *addresses, row.get("description") or "", used, state])
     header = ("NAME", "TYPE", "MANAGED", "IPV4", "IPV6", "DESCRIPTION", "USED BY", "STATE")
-    entity.print_list(call, header, rows, found)
+    entity.print_list(call, header, rows, found, NETWORK)
 
 
 def show(call: Call) -> None:

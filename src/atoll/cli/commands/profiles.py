@@ -29,7 +29,7 @@ def list_(call: Call) -> None:
     server, _ = call.split_remote(call.arguments)
     found = server.get(url("profiles", recursion="1")) or []
     rows = [[row["name"], row.get("description") or "", str(len(row.get("used_by") or ()))] for row in found]
-    entity.print_list(call, ("NAME", "DESCRIPTION", "USED BY"), rows, found)
+    entity.print_list(call, ("NAME", "DESCRIPTION", "USED BY"), rows, found, PROFILE)
 
 
 def show(call: Call) -> None:

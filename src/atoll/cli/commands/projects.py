@@ -40,7 +40,7 @@ def list_(call: Call) -> None:
         shown = f"{name} (current)" if name == current else name
         rows.append([shown, *features, row.get("description") or "", str(len(row.get("used_by") or ()))])
     header = ("NAME", "IMAGES", "PROFILES", "STORAGE VOLUMES", "NETWORKS", "DESCRIPTION", "USED BY")
-    entity.print_list(call, header, rows, found)
+    entity.print_list(call, header, rows, found, PROJECT)
 
 
 def show(call: Call) -> None:

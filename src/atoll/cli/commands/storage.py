@@ -44,7 +44,7 @@ def list_(call: Call) -> None:
         ]
         for row in found
     ]
-    entity.print_list(call, ("NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"), rows, found)
+    entity.print_list(call, ("NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"), rows, found, POOL)
 
 
 def show(call: Call) -> None:

@@ -17,7 +17,7 @@ from atoll.db.engine import Database, Transaction
 from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.entities import DEFAULT_PROJECT, Instance, Profile, Snapshot
 from atoll.domain.errors import BadRequest, Conflict, NotFound
-from atoll.domain.idmap import IdMap, IdRange
+from atoll.domain.idmap import IdRange
 from atoll.domain.paths import Paths
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import InstanceDriver, MachineId
@@ -108,10 +108,6 @@ class InstanceCore:
         """The snapshot is not removed or renamed meanwhile; its instance is not held by this."""
         async with self._locks.hold(f"{machine.key}/{snapshot}"):
             yield
-
-    def is_busy(self, machine: MachineId) -> bool:
-        """Whether something happens to it now."""
-        return self._locks.is_held(machine.key)
 
     # --- loading -------------------------------------------------------------------------------------------------------
 
@@ -221,8 +217,3 @@ def instance_resources(*names: str) -> dict[str, list[str]]:
         "containers": [f"/1.0/containers/{name}" for name in names],
         "instances": [f"/1.0/instances/{name}" for name in names],
     }
-
-
-def isolated_maps(maps: Iterable[IdMap | None]) -> list[IdMap]:
-    """Those that are there."""
-    return [idmap for idmap in maps if idmap is not None]

@@ -172,21 +172,35 @@ class DeviceService:
 
     # --- hotplug -------------------------------------------------------------------------------------------------------
 
-    async def change_running(self, loaded: Loaded, old: Mapping[str, Device], new: Mapping[str, Device]) -> dict[str, str]:
-        """Take a running instance from its old expanded devices to the new ones. Returns volatile changes."""
+    async def change_running(
+        self, loaded: Loaded, old: Mapping[str, Device], new: Mapping[str, Device], undo: Reverter
+    ) -> dict[str, str]:
+        """Take a running instance from its old expanded devices to the new ones, each step taken back by `undo`. Returns
+        volatile changes."""
         changes: dict[str, str] = {}
         for name in old:
             if name not in new or not self._is_live(name, old[name], new[name]):
                 changes.update(await self._unplug(loaded, name, old[name]))
+                undo.add(self._plug_back, loaded, name, old)
         for name, device in new.items():
             if old.get(name) == device:
                 continue
             if name in old and self._is_live(name, old[name], device):
-                driver, context = await self._context(loaded, name, device)
-                await driver.update(context, old[name])
+                await self._update_live(loaded, name, device, old[name])
+                undo.add(self._update_live, loaded, name, old[name], device)
             else:
-                changes.update(await self._plug(loaded, name, device, new))
+                plugged = await self._plug(loaded, name, device, new)
+                changes.update(plugged)
+                undo.add(self._unplug, _with_volatile(loaded, plugged), name, device)
         return changes
+
+    async def _update_live(self, loaded: Loaded, name: str, device: Device, before: Device) -> None:
+        driver, context = await self._context(loaded, name, device)
+        await driver.update(context, before)
+
+    async def _plug_back(self, loaded: Loaded, name: str, devices: Mapping[str, Device]) -> None:
+        """It may have other names on the host than before."""
+        await self._core.patch_volatile(loaded.record, await self._plug(loaded, name, devices[name], devices))
 
     def _is_live(self, name: str, old: Device, new: Device) -> bool:
         """Whether a device can be changed in place: it is the same, or only keys changed that its driver takes live."""
@@ -233,6 +247,10 @@ class DeviceService:
         await driver.release(context)
         prefix = f"volatile.{name}."
         return {key: "" for key in loaded.record.config if key.startswith(prefix)}
+
+
+def _with_volatile(loaded: Loaded, changes: Mapping[str, str]) -> Loaded:
+    return replace(loaded, record=replace(loaded.record, config={**loaded.record.config, **changes}))
 
 
 def _prepared_context(context: DeviceContext, prepared: Prepared) -> DeviceContext:

@@ -241,7 +241,7 @@ class _Run:
             *outputs, input_ = [asyncio.ensure_future(pump) for pump in pumps(sockets)]
             control = asyncio.ensure_future(self._control(process, terminal))
             tasks = [*outputs, input_, control]
-            code = await exited
+            code = await asyncio.shield(exited)  # else a cancellation would end the waiting, and leave the command running
             await asyncio.gather(*outputs, return_exceptions=True)
             return code
         finally:

@@ -23,7 +23,7 @@ from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineEventKind, MachineId
 from atoll.host import folders
 from atoll.services.instances import idmaps, limits, templates
-from atoll.services.instances.core import InstanceCore, Loaded, instance_resources, machine_of
+from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.instances.devices import DeviceService
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
@@ -265,6 +265,10 @@ class InstanceRunner:
         try:
             await self._core.driver.stop(loaded.machine, timeout=timeout)
             await self.after_stop(loaded)
+        except BaseException:
+            if not self._core.driver.status(loaded.machine).is_running:  # its event was passed over
+                self._spawn(self._stopped_by_itself(loaded.machine), f"{loaded.machine.key} stopped")
+            raise
         finally:
             self._stopping.discard(loaded.machine)
 
@@ -332,8 +336,3 @@ class InstanceRunner:
         """Wait for what `on_event` began."""
         while self._background:
             await asyncio.wait(self._background)
-
-
-def machines_of(records: list[Instance]) -> list[MachineId]:
-    """Their names for the driver."""
-    return [machine_of(record) for record in records]

@@ -126,8 +126,7 @@ class InstanceUpdater:
         self._check_live(loaded.expanded.config, expanded.config)
         volatile: dict[str, str] = {}
         if loaded.expanded.devices != expanded.devices:
-            volatile = await self._devices.change_running(loaded, loaded.expanded.devices, expanded.devices)
-            undo.add(self._devices.change_running, loaded, expanded.devices, loaded.expanded.devices)
+            volatile = await self._devices.change_running(loaded, loaded.expanded.devices, expanded.devices, undo)
         if _limits_differ(loaded.expanded.config, expanded.config):
             old = self._runner.limits_of(loaded.expanded.config)
             await self._core.driver.set_limits(loaded.machine, self._runner.limits_of(expanded.config))

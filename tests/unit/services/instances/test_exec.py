@@ -36,6 +36,7 @@ class Socket:
         self.sent: list[bytes | None] = []
         self.closed = self.gone = False
         self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._grown = asyncio.Event()
 
     def put(self, *data: bytes | None) -> None:
         for each in data:
@@ -49,6 +50,7 @@ class Socket:
         if self.gone:
             raise ConnectionResetError("gone")
         self.sent.append(data)
+        self._grown.set()
 
     async def send_end(self) -> None:
         if self.gone:
@@ -60,6 +62,12 @@ class Socket:
 
     async def close(self) -> None:
         self.closed = True
+
+    async def shows(self, text: bytes) -> None:
+        """Wait until that came out."""
+        while text not in b"".join(data or b"" for data in self.sent):
+            self._grown.clear()
+            await self._grown.wait()
 
     @property
     def output(self) -> bytes:
@@ -290,8 +298,10 @@ async def test_a_terminal(world: World) -> None:
     operation, sockets = await world.piped("sh", "-c", script, interactive=True, width=100, height=30)
     assert set(sockets) == {"0", "control"}
     sockets["0"].put(b"hello\n")
+    async with asyncio.timeout(SECONDS):
+        await sockets["0"].shows(b"got hello")
     sockets["control"].put(b'{"command":"window-resize","args":{"width":"80","height":"25"}}')
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     sockets["0"].put(b"\n")
     assert await world.result(operation) == 0
     assert world.driver.specs[0].terminal

@@ -26,7 +26,7 @@ MOST_STEPS = 400
 
 _NAME_CALLS = ["link", "mkdir", "mknod", "rename", "replace", "rmdir", "symlink", "unlink"]
 _INODE_CALLS = ["chmod", "chown", "fchmod", "fchown", "fsync", "ftruncate", "setxattr", "utime"]
-_KERNEL_CALLS = ["mount", "move_mount", "renameat2", "umount2"]
+_KERNEL_CALLS = ["mount", "move_mount", "renameat2", "umount"]
 
 
 class Killed(BaseException):
