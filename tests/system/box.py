@@ -54,7 +54,7 @@ class Box:
 
     def __init__(self) -> None:
         self._holder = subprocess.Popen(
-            [ROOT / "bench/box", "sh", "-c", "echo ready; exec sleep infinity"],
+            [ROOT / "scripts/box", "--lxcfs", "sh", "-c", "echo ready; exec sleep infinity"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

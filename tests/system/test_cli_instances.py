@@ -63,7 +63,8 @@ def test_a_command_that_ends_at_once(run, machine, attempt: int):
 
 
 def test_a_command_that_is_not_there(run, machine):
-    assert run("exec", machine, "--", "nosuch").returncode == 127
+    done = run("exec", machine, "--", "nosuch")
+    assert (done.returncode, done.stderr) == (127, b"Error: Command not found\n")
 
 
 def test_exec_with_environment_user_and_folder(run, machine):

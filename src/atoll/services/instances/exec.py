@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atoll.domain.caller import Caller
-from atoll.domain.errors import BadRequest
+from atoll.domain.errors import BadRequest, NotFound
 from atoll.drivers.instance.contract import ExecProcess, ExecSpec
 from atoll.host import streams
 from atoll.host.threads import in_thread
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 CONTROL = "control"
+
+_NOT_RUN = {126: (BadRequest, "Command not executable"), 127: (NotFound, "Command not found")}
+"""What a shell's exit statuses for it mean, as LXD tells them."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -147,13 +150,19 @@ class _Run:
         return self._arrived[name]
 
     async def work(self, operation: Operation) -> Mapping[str, Any]:
-        """The operation's work."""
+        """The operation's work: its metadata gets the command's exit status. A command that could not be run fails it too."""
         try:
             if not self._command.websockets:
-                return await self._unattended(operation)
-            if self._command.interactive:
-                return {"return": await self._interactive()}
-            return {"return": await self._piped()}
+                result = await self._unattended(operation)
+            elif self._command.interactive:
+                result = {"return": await self._interactive()}
+            else:
+                result = {"return": await self._piped()}
+            if refused := _NOT_RUN.get(result["return"]):
+                operation.update(result)
+                kind, message = refused
+                raise kind(message)
+            return result
         finally:
             self._over.set()
 
