@@ -119,29 +119,30 @@ async def create(tx: Transaction, new: NewInstance, *, node_id: int = 1) -> int:
         new.created_at,
         new.phase,
     )
-    await tables.replace_config(tx, "instances", "instance", instance_id, new.config)
-    await tables.replace_devices(tx, "instances", "instance", instance_id, new.devices)
-    await set_profiles(tx, instance_id, new.profile_project, new.profiles)
+    await tables.add_config(tx, "instances", "instance", instance_id, new.config)
+    await tables.add_devices(tx, "instances", "instance", instance_id, new.devices)
+    await _add_profiles(tx, instance_id, new.profile_project, new.profiles)
     return instance_id
 
 
 async def set_profiles(tx: Transaction, instance_id: int, profile_project: str, profiles: tuple[str, ...]) -> None:
     """These, in this order, are now its profiles. NotFound for an unknown one."""
     await tx.execute("DELETE FROM instances_profiles WHERE instance_id = ?", instance_id)
+    await _add_profiles(tx, instance_id, profile_project, profiles)
+
+
+async def _add_profiles(tx: Transaction, instance_id: int, profile_project: str, profiles: tuple[str, ...]) -> None:
     for order, name in enumerate(profiles, start=1):
-        row = await tx.one(
-            "SELECT id FROM profiles WHERE name = ? AND project_id = (SELECT id FROM projects WHERE name = ?)",
+        added = await tx.execute(
+            """INSERT INTO instances_profiles (instance_id, profile_id, apply_order) SELECT ?, id, ? FROM profiles
+            WHERE name = ? AND project_id = (SELECT id FROM projects WHERE name = ?)""",
+            instance_id,
+            order,
             name,
             profile_project,
         )
-        if row is None:
+        if not added:
             raise NotFound(f"Profile {name!r} not found")
-        await tx.insert(
-            "INSERT INTO instances_profiles (instance_id, profile_id, apply_order) VALUES (?, ?, ?)",
-            instance_id,
-            row[0],
-            order,
-        )
 
 
 async def update(

@@ -129,7 +129,7 @@ async def create_volume(
         created_at,
         phase,
     )
-    await tables.replace_config(tx, "storage_volumes", "storage_volume", volume_id, config)
+    await tables.add_config(tx, "storage_volumes", "storage_volume", volume_id, config)
     return volume_id
 
 

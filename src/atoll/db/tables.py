@@ -32,6 +32,11 @@ def devices_of(rows: Iterable[Row]) -> dict[int, dict[str, dict[str, str]]]:
 async def replace_config(tx: Transaction, table: str, owner: str, owner_id: int, config: Mapping[str, str]) -> None:
     """Make `config` all that the owner has; keys with an empty value are not kept."""
     await tx.execute(f"DELETE FROM {table}_config WHERE {owner}_id = ?", owner_id)
+    await add_config(tx, table, owner, owner_id, config)
+
+
+async def add_config(tx: Transaction, table: str, owner: str, owner_id: int, config: Mapping[str, str]) -> None:
+    """The configuration of an owner that has none yet."""
     rows = [(owner_id, key, value) for key, value in config.items() if value != ""]
     await tx.many(f"INSERT INTO {table}_config ({owner}_id, key, value) VALUES (?, ?, ?)", rows)
 
@@ -48,6 +53,11 @@ async def replace_devices(
 ) -> None:
     """Make `devices` all that the owner has."""
     await tx.execute(f"DELETE FROM {table}_devices WHERE {owner}_id = ?", owner_id)
+    await add_devices(tx, table, owner, owner_id, devices)
+
+
+async def add_devices(tx: Transaction, table: str, owner: str, owner_id: int, devices: Mapping[str, Mapping[str, str]]) -> None:
+    """The devices of an owner that has none yet."""
     rows: list[tuple[int, str, str]] = []
     for name, device in devices.items():
         device_id = await tx.insert(f"INSERT INTO {table}_devices ({owner}_id, name) VALUES (?, ?)", owner_id, name)

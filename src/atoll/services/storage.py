@@ -38,6 +38,7 @@ class StorageService:
         self._paths = paths
         self._warnings = warnings
         self._open: dict[str, StorageDriver] = {}
+        self._unpacked: set[tuple[str, str]] = set()
         self._locks = KeyedLocks()
 
     # --- drivers -------------------------------------------------------------------------------------------------------
@@ -153,6 +154,7 @@ class StorageService:
             driver = self._open.get(name) or self._make(pool)
             await driver.delete_pool()
             self._open.pop(name, None)
+            self._unpacked = {each for each in self._unpacked if each[0] != name}
             async with self._database.write() as tx:
                 await rows.delete_pool(tx, pool.id)
         self._hub.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{name}", caller=caller)
@@ -181,10 +183,13 @@ class StorageService:
         """The pool's volume of an image, made once however many ask for it at the same time."""
         volume = VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint)
         driver = self.driver(pool)
+        if (pool, fingerprint) in self._unpacked:
+            return volume
         async with self._locks.hold((pool, fingerprint)):
             async with self._database.read() as tx:
                 present = await rows.volumes(tx, pool=pool, type="image")
             if any(row.name == fingerprint for row in present):
+                self._unpacked.add((pool, fingerprint))
                 return volume
             async with Reverter(f"unpack image {fingerprint[:12]} in {pool}") as undo:
                 # A volume without a row is one whose making was cut off before the row: it is made anew.
@@ -196,6 +201,7 @@ class StorageService:
                         tx, pool, DEFAULT_PROJECT, "image", fingerprint, config={}, created_at=clock.rfc3339()
                     )
                 undo.success()
+            self._unpacked.add((pool, fingerprint))
         return volume
 
     async def forget_image(self, fingerprint: str) -> None:
@@ -204,6 +210,7 @@ class StorageService:
             volumes = [v for v in await rows.volumes(tx, type="image") if v.name == fingerprint]
         for row in volumes:
             async with self._locks.hold((row.pool, fingerprint)):
+                self._unpacked.discard((row.pool, fingerprint))
                 await self.driver(row.pool).delete(VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint))
                 async with self._database.write() as tx:
                     await rows.delete_volume(tx, row.id)
