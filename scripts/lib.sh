@@ -54,7 +54,7 @@ system_python() {
 }
 
 # make_venv DIRECTORY LOCK SOURCE: a virtual environment with what the lock file pins and SOURCE on its path. Made anew
-# for another interpreter, filled again for another lock file, otherwise left as it is.
+# for another interpreter or another lock file, otherwise left as it is; where that fails, the one that was there stays.
 make_venv() {
   local venv=$1 lock=$2 source=$3 python stamp wanted
   python=$(system_python)
@@ -62,12 +62,22 @@ make_venv() {
   wanted=$("$python" -c 'import sys; print(sys.version.split()[0])')-$(sha256sum <"$lock" | cut -c1-64)
   if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
     say "making the virtual environment $venv"
-    "$python" -m venv --clear "$venv" || die "could not make $venv"
-    "$venv/bin/pip" --disable-pip-version-check -qq install --require-hashes --only-binary :all: -r "$lock" ||
+    rm -rf "$venv.old"
+    [[ ! -e $venv ]] || mv "$venv" "$venv.old"
+    if ! fill_venv "$venv" "$lock"; then
+      rm -rf "$venv"
+      [[ ! -e $venv.old ]] || mv "$venv.old" "$venv"
       die "could not install what $(basename "$lock") pins; check the network"
+    fi
+    rm -rf "$venv.old"
     printf '%s\n' "$wanted" >"$stamp"
   fi
   printf '%s\n' "$source" >"$(site_packages "$venv")/atoll.pth"
+}
+
+fill_venv() {
+  "$(system_python)" -m venv "$1" &&
+    "$1/bin/pip" --disable-pip-version-check -qq install --require-hashes --only-binary :all: -r "$2"
 }
 
 site_packages() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
