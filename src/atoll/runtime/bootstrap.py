@@ -34,6 +34,7 @@ class Options:
     group: str
     log_file: Path | None
     log_level: str
+    driver: str = "lxc"  # of instances; ATOLL_INSTANCE_DRIVER names another, a plug-in perhaps
 
 
 def serve(options: Options) -> None:
@@ -66,7 +67,7 @@ def _log_to(options: Options) -> None:
 
 
 async def _main(options: Options) -> None:
-    daemon = Daemon(Paths(options.state_dir))
+    daemon = Daemon(Paths(options.state_dir), driver=options.driver)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         loop.add_signal_handler(number, daemon.end.set)

@@ -28,6 +28,7 @@ def run(call: Call) -> int:
         group=choose_group(call.flags.text("group")),
         log_file=Path(log_file).absolute() if log_file else None,
         log_level=log_level(debug=call.flags.on("debug"), verbose=call.flags.on("verbose")),
+        driver=os.environ.get("ATOLL_INSTANCE_DRIVER", "lxc"),
     )
     if call.flags.on("syslog"):
         _log_to_syslog()
