@@ -105,9 +105,9 @@ def _show_root(leading: list[str]) -> int:
     flags = arguments.Flags(ROOT_FLAGS)
     arguments.parse(leading, flags)
     if flags.on("version"):
-        from atoll.version import COMPAT_VERSION
+        from atoll.version import ATOLL_VERSION
 
-        sys.stdout.write(f"{COMPAT_VERSION}\n")
+        sys.stdout.write(f"{ATOLL_VERSION}\n")
     else:
         sys.stdout.write(help.root(every=flags.on("all") or flags.on("sub-commands")))
     return 0

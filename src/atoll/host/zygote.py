@@ -99,6 +99,10 @@ class Zygote:
     async def stop(self) -> None:
         """Close the connection, at which the zygote ends; commands that it started go on."""
         self._wanted = False
+        await self.rest()
+
+    async def rest(self) -> None:
+        """End the process, which the next call starts again: where no machine runs, its memory is not needed."""
         child, self._child = self._child, None
         self._lost()
         if child is not None:

@@ -8,7 +8,7 @@ from atoll.cli.errors import CommandError
 from atoll.client import codec
 from atoll.client.address import url
 from atoll.client.errors import ClientError
-from atoll.version import COMPAT_VERSION
+from atoll.version import ATOLL_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ def _print_json(value: Any, *, sort: bool) -> None:
 
 
 def version(call: Call) -> None:
-    """Print the versions of the interface that client and server speak."""
+    """Print the versions of the client and of the server, which may be LXD."""
     server, _ = call.resolve(call.arguments[0] if call.arguments else "")
     try:
-        found = server.get("/1.0")["environment"]["server_version"]
+        environment = server.get("/1.0")["environment"]
+        found = environment.get("atoll_version") or environment["server_version"]
     except ClientError:
         found = "unreachable"
-    sys.stdout.write(f"Client version: {COMPAT_VERSION}\nServer version: {found}\n")
+    sys.stdout.write(f"Client version: {ATOLL_VERSION}\nServer version: {found}\n")
 
 
 def monitor(call: Call) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atoll.domain.errors import Conflict, DeadlineExceeded, HostError, Unsupported
+from atoll.domain.errors import AtollError, Conflict, DeadlineExceeded, HostError, Unsupported
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import (
     DriverInfo,
@@ -51,6 +51,7 @@ class LxcDriver:
     def __init__(self, state_dir: Path) -> None:
         self._lxcpath = str(state_dir)
         self._zygote = Zygote()
+        self._warming: asyncio.Task[None] | None = None
         self._host: config.Host
         self._watcher: Watcher
 
@@ -61,14 +62,31 @@ class LxcDriver:
         self._watcher = Watcher(self._lxcpath, subscriber, self._remove_groups)
         await self._zygote.start()
         try:
-            return await features.describe(self._zygote)
+            info = await features.describe(self._zygote)
         except HostError as error:
             await self._zygote.stop()
             raise Unsupported("liblxc cannot be loaded", hint="install the package 'liblxc1'") from error
+        await self._zygote.rest()
+        return info
+
+    def _warm(self) -> None:
+        """Have the zygote ready for the first command, in the shadow of what is done meanwhile."""
+        if self._warming is None and not self._zygote.pid:
+            self._warming = asyncio.create_task(self._start_zygote(), name="zygote start")
+
+    async def _start_zygote(self) -> None:
+        try:
+            await self._zygote.start()
+        except AtollError as error:
+            log.warning("The zygote does not start: %s", error)  # whoever needs it tries again and is told
+        finally:
+            self._warming = None
 
     async def close(self) -> None:
         """Stop the zygote and watching; machines go on."""
         await self._watcher.close()
+        if self._warming is not None:
+            await asyncio.wait([self._warming])
         await self._zygote.stop()
         await in_thread(_remove_empty, self._host)
 
@@ -86,7 +104,10 @@ class LxcDriver:
             if not waiting or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.05)
-        return {id for id in candidates if id in self._watcher.machines}
+        adopted = {id for id in candidates if id in self._watcher.machines}
+        if adopted:
+            self._warm()
+        return adopted
 
     def _find_all(self, ids: Sequence[MachineId]) -> tuple[dict[MachineId, state.Found], list[MachineId]]:
         """(those that run, those whose monitor runs without an init at the moment)"""
@@ -104,6 +125,7 @@ class LxcDriver:
         """Write its configuration, start its monitor, and watch both."""
         if launch.id in self._watcher.machines:
             raise Conflict(f"The instance {launch.id.name!r} is running already")
+        self._warm()
         path = await in_thread(self._prepare, launch)
         try:
             done = await process.run(
