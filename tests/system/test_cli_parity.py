@@ -23,7 +23,7 @@ CALLS = [
     "profile device remove default nosuch", "profile create default", "image list", "image info nosuch",
     "image alias list", "image delete nosuch", "network list", "network show nosuch", "storage list",
     "storage show nosuch", "project list", "project show default", "project switch nosuch", "operation show nosuch",
-    "query /1.0/instances", "query /1.0/nosuch", "version", "remote get-default", "start nosuch", "stop nosuch",
+    "query /1.0/instances", "query /1.0/nosuch", "remote get-default", "start nosuch", "stop nosuch",
     "delete nosuch", "exec nosuch true", "restore nosuch x", "snapshot nosuch", "rename nosuch new",
     "network list -f yaml", "project list -f yaml", "storage list -f yaml", "profile list -f json",
     "copy nosuch new", "copy nosuch/s new", "copy nosuch new -c a", "copy nosuch new --refresh", "move nosuch new",

@@ -118,9 +118,11 @@ def test_the_daemon_is_given_its_options(home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "atoll.runtime.bootstrap", bootstrap)
     monkeypatch.setattr(runtime, "bootstrap", bootstrap, raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("ATOLL_INSTANCE_DRIVER", "sim")
     monkeypatch.chdir(home)
     assert main.dispatch("atolld", ["--logfile", "a.log", "--verbose", "--group", "root", "--trace", "database"]) == 0
-    assert vars(served[0]) == {"state_dir": home, "group": "root", "log_file": home / "a.log", "log_level": "info"}
+    given = {"state_dir": home, "group": "root", "log_file": home / "a.log", "log_level": "info", "driver": "sim"}
+    assert vars(served[0]) == given
 
 
 def test_the_daemon_needs_root(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
