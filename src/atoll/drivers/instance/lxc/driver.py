@@ -181,9 +181,9 @@ class LxcDriver:
         if timeout is None:
             await self._kill(found)
             return
-        found.ask_to_stop()
         try:
             async with asyncio.timeout(timeout if timeout >= 0 else None):
+                await found.ask_to_stop()
                 await found.gone.wait()
         except TimeoutError as error:
             raise DeadlineExceeded(f"The instance {machine.name!r} did not stop in {timeout:g} seconds") from error

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 
 from atoll.domain.status import InstanceStatus
@@ -24,6 +25,7 @@ _LOOK_FIRST = 0.004
 _LOOK_MOST = 0.05
 _SIGRTMIN = 34
 _HALT_BY_SYSTEMD = _SIGRTMIN + 3
+_LISTEN_SECONDS = 5.0
 
 
 class Machine:
@@ -45,10 +47,19 @@ class Machine:
         if self.init.fd >= 0:
             pidfd.send(self.init.fd, signal.SIGKILL)
 
-    def ask_to_stop(self) -> None:
-        """Ask init to shut the machine down, by the signal that it waits for."""
-        if self.init.fd >= 0:
-            pidfd.send(self.init.fd, halt_signal(self.init_pid))
+    async def ask_to_stop(self) -> None:
+        """Ask init to shut the machine down, by the signal that it waits for.
+
+        Of one that seems to listen to none it is not known whether it does: it may have only just begun, when the kernel throws
+        the signal away, or stand in sigtimedwait, which hides what it waits for. It is asked again for a while.
+        """
+        deadline = time.monotonic() + _LISTEN_SECONDS
+        while self.init.fd >= 0:
+            number = halt_signal(self.init_pid)
+            pidfd.send(self.init.fd, number or signal.SIGPWR)
+            if number is not None or time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.5)
 
     def close(self) -> None:
         """Let go of all descriptors."""
@@ -165,11 +176,15 @@ def _drop(running: lxc_command.Running, links: netns.Watch | None) -> None:
         links.close()
 
 
-def halt_signal(pid: int) -> int:
-    """The signal at which an init shuts down: systemd blocks SIGRTMIN+3, to take it by signalfd; others know SIGPWR."""
+def halt_signal(pid: int) -> int | None:
+    """The signal at which an init shuts down: systemd blocks SIGRTMIN+3, to take it by signalfd; others know SIGPWR. None when
+    it shows neither."""
+    sets = {"SigBlk:": 0, "SigCgt:": 0}
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
         for line in file:
-            if line.startswith("SigBlk:"):
-                blocked = int(line.split()[1], 16)
-                return _HALT_BY_SYSTEMD if blocked >> (_HALT_BY_SYSTEMD - 1) & 1 else signal.SIGPWR
-    return signal.SIGPWR
+            name, _, value = line.partition("\t")
+            if name in sets:
+                sets[name] = int(value, 16)
+    if sets["SigBlk:"] >> (_HALT_BY_SYSTEMD - 1) & 1:
+        return _HALT_BY_SYSTEMD
+    return signal.SIGPWR if (sets["SigBlk:"] | sets["SigCgt:"]) >> (signal.SIGPWR - 1) & 1 else None
