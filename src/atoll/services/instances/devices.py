@@ -99,7 +99,7 @@ class DeviceService:
             context = _prepared_context(context, prepared)
             undo.add(self._release, driver, context)
             self._collect(result, name, prepared)
-            result.contexts.append((driver, _prepared_context(context, prepared)))
+            result.contexts.append((driver, context))
         await self._networks.reserve(loaded.record, loaded.expanded, result.volatile)
         return result
 

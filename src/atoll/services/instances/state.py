@@ -21,10 +21,11 @@ from atoll.domain.idmap import IdMap
 from atoll.domain.status import InstanceStatus, StateAction
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineEventKind, MachineId
+from atoll.drivers.storage.contract import Mounted
 from atoll.host import folders
 from atoll.services.instances import idmaps, limits, templates
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
-from atoll.services.instances.devices import DeviceService
+from atoll.services.instances.devices import DeviceService, PreparedAll
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
 log = logging.getLogger(__name__)
@@ -180,25 +181,21 @@ class InstanceRunner:
             await self._remember(loaded.record, volatile)
             before = {key: loaded.record.config.get(key, "") for key in prepared.volatile}
             undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config=volatile), {**before, POWER: "STOPPED"})
-            launch = dataclasses.replace(
-                self._launch(loaded, idmap),
-                rootfs=mounted.rootfs,
-                rootfs_idmap=idmap is not None and not mounted.shifted,
-                nics=prepared.nics,
-                mounts=prepared.mounts,
-            )
-            await self._core.driver.start(launch)
+            await self._core.driver.start(self._launch(loaded, idmap, mounted, prepared))
             undo.add(self._kill_quietly, loaded.machine)
             await self._devices.started(prepared)
             undo.success()
 
-    def _launch(self, loaded: Loaded, idmap: IdMap | None) -> Launch:
+    def _launch(self, loaded: Loaded, idmap: IdMap | None, mounted: Mounted, prepared: PreparedAll) -> Launch:
         config = loaded.expanded.config
         key = loaded.machine.key
         return Launch(
             id=loaded.machine,
             uuid=config.get("volatile.uuid", ""),
-            rootfs=self._core.paths.root,  # replaced by who mounts it
+            rootfs=mounted.rootfs,
+            rootfs_idmap=idmap is not None and not mounted.shifted,
+            nics=prepared.nics,
+            mounts=prepared.mounts,
             log_dir=self._core.paths.logs(key),
             run_dir=self._core.paths.run(key),
             hostname=loaded.record.name,
@@ -218,7 +215,7 @@ class InstanceRunner:
         return limits.from_config(config, memory_total=facts.memory_total, cpus=facts.cpus)
 
     async def _idmap(self, loaded: Loaded) -> IdMap | None:
-        """Its map: an isolated instance keeps the one it has, as long as its configuration would give such a one."""
+        """Its map; an isolated instance gets the first free one, chosen anew at each start."""
         config = loaded.expanded.config
         if keys.INSTANCE.get(config, "security.privileged"):
             return None
