@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from atoll.cli import entity, times
+from atoll.cli import entity, times, verbs
 from atoll.cli.errors import CommandError
 from atoll.client.address import url
 
@@ -20,16 +20,17 @@ NETWORK = entity.Entity(
     show=("config", "description", "name", "type", "used_by", "managed", "status", "locations"),
     put=("config", "description"),
 )
-HELP = """### This is a YAML representation of the network.
-### Any line starting with a '# will be ignored.
-###
-### Note that only the configuration and the description can be changed.
-"""
-
-
-def _one(call: Call) -> tuple[Server, str, str]:
-    server, name = call.required(call.arguments[0], "network name")
-    return server, name, url("networks", name)
+_VERBS = verbs.Verbs(
+    NETWORK, noun="network", argument="network", collection="networks",
+    changeable="only the configuration and the description can be changed", blank=False,
+)  # fmt: skip
+show = _VERBS.show
+delete = _VERBS.delete
+edit = _VERBS.edit
+get = _VERBS.get
+set_ = _VERBS.set_
+unset = _VERBS.unset
+rename = _VERBS.rename
 
 
 def list_(call: Call) -> None:
@@ -50,15 +51,9 @@ def list_(call: Call) -> None:
     entity.print_list(call, header, rows, found, NETWORK)
 
 
-def show(call: Call) -> None:
-    """Print a network."""
-    server, _, path = _one(call)
-    entity.show(NETWORK, server, path)
-
-
 def create(call: Call) -> None:
     """Create a network."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     config = entity.key_values(call.arguments[1:])
     body = {"name": name, "type": call.flags.text("type"), "config": config, "description": ""}
     server.request("POST", url("networks"), body)
@@ -66,47 +61,9 @@ def create(call: Call) -> None:
     call.say(f"Network {name} pending on member {pending}" if pending else f"Network {name} created")
 
 
-def delete(call: Call) -> None:
-    """Delete a network."""
-    server, name, path = _one(call)
-    server.request("DELETE", path)
-    call.say(f"Network {name} deleted")
-
-
-def edit(call: Call) -> None:
-    """Change a network."""
-    server, _, path = _one(call)
-    entity.edit(call, NETWORK, server, path, HELP)
-
-
-def get(call: Call) -> None:
-    """Print one value."""
-    server, _, path = _one(call)
-    entity.get_key(server, path, call.arguments[1], blank=False)
-
-
-def set_(call: Call) -> None:
-    """Set values."""
-    server, _, path = _one(call)
-    entity.set_keys(call, NETWORK, server, path, entity.pairs(call.arguments[1:]))
-
-
-def unset(call: Call) -> None:
-    """Take a value away."""
-    server, _, path = _one(call)
-    entity.unset_key(call, NETWORK, server, path, call.arguments[1])
-
-
-def rename(call: Call) -> None:
-    """Rename a network."""
-    server, name, path = _one(call)
-    server.request("POST", path, {"name": call.arguments[1]})
-    call.say(f"Network {name} renamed to {call.arguments[1]}")
-
-
 def info(call: Call) -> None:
     """Show the run-time state of a network."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     state = server.get(url("networks", name, "state"))
     sys.stdout.write("\n".join(_info(name, state)) + "\n")
 
@@ -143,7 +100,7 @@ def _bridge(bridge: dict[str, Any]) -> Iterator[str]:
 
 def list_leases(call: Call) -> None:
     """List the addresses a network has given out."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     found = server.get(url("networks", name, "leases")) or []
     fields = ("hostname", "hwaddr", "address")
     rows = [[*(row.get(key) or "" for key in fields), (row.get("type") or "").upper()] for row in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.cli import entity
+from atoll.cli import entity, verbs
 from atoll.cli.errors import CommandError
 from atoll.client.address import url
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from atoll.client.server import Server
 
 PROFILE = entity.Entity(show=("config", "description", "devices", "name", "used_by"), put=("config", "description", "devices"))
-HELP = """### This is a YAML representation of the profile.
-### Any line starting with a '# will be ignored.
-###
-### Note that the name is shown but cannot be changed
-"""
-
-
-def _one(call: Call, index: int = 0) -> tuple[Server, str, str]:
-    server, name = call.required(call.arguments[index], "profile name")
-    return server, name, url("profiles", name)
+_VERBS = verbs.Verbs(
+    PROFILE, noun="profile", argument="profile", collection="profiles",
+    changeable="the name is shown but cannot be changed",
+)  # fmt: skip
+show = _VERBS.show
+delete = _VERBS.delete
+edit = _VERBS.edit
+get = _VERBS.get
+set_ = _VERBS.set_
+unset = _VERBS.unset
+rename = _VERBS.rename
 
 
 def list_(call: Call) -> None:
@@ -32,60 +33,16 @@ def list_(call: Call) -> None:
     entity.print_list(call, ("NAME", "DESCRIPTION", "USED BY"), rows, found, PROFILE)
 
 
-def show(call: Call) -> None:
-    """Print a profile."""
-    server, _, path = _one(call)
-    entity.show(PROFILE, server, path)
-
-
 def create(call: Call) -> None:
     """Create a profile."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     server.request("POST", url("profiles"), {"name": name, "config": {}, "devices": {}, "description": ""})
     call.say(f"Profile {name} created")
 
 
-def delete(call: Call) -> None:
-    """Delete a profile."""
-    server, name, path = _one(call)
-    server.request("DELETE", path)
-    call.say(f"Profile {name} deleted")
-
-
-def edit(call: Call) -> None:
-    """Change a profile."""
-    server, _, path = _one(call)
-    entity.edit(call, PROFILE, server, path, HELP)
-
-
-def get(call: Call) -> None:
-    """Print one value."""
-    server, _, path = _one(call)
-    entity.get_key(server, path, call.arguments[1])
-
-
-def set_(call: Call) -> None:
-    """Set values."""
-    server, _, path = _one(call)
-    entity.set_keys(call, PROFILE, server, path, entity.pairs(call.arguments[1:]))
-
-
-def unset(call: Call) -> None:
-    """Take a value away."""
-    server, _, path = _one(call)
-    entity.unset_key(call, PROFILE, server, path, call.arguments[1])
-
-
-def rename(call: Call) -> None:
-    """Rename a profile."""
-    server, name, path = _one(call)
-    server.request("POST", path, {"name": call.arguments[1]})
-    call.say(f"Profile {name} renamed to {call.arguments[1]}")
-
-
 def copy(call: Call) -> None:
     """Copy a profile, perhaps to another remote or project."""
-    server, name, path = _one(call)
+    server, name, path = _VERBS.one(call)
     target, new = call.resolve(call.arguments[1])
     source = server.get(path)
     body = {key: source.get(key) for key in PROFILE.put} | {"name": new or name}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.cli import entity, times
+from atoll.cli import entity, times, verbs
 from atoll.client.address import url
 
 TYPE_CHECKING = False
@@ -10,21 +10,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atoll.cli.session import Call
-    from atoll.client.server import Server
 
 PROJECT = entity.Entity(show=("config", "description", "name", "used_by"), put=("config", "description"))
 FEATURES = ("features.images", "features.profiles", "features.storage.volumes", "features.networks")
 SIZES = ("disk", "memory")
-HELP = """### This is a YAML representation of the project.
-### Any line starting with a '# will be ignored.
-###
-### Note that the name is shown but cannot be changed
-"""
-
-
-def _one(call: Call) -> tuple[Server, str, str]:
-    server, name = call.required(call.arguments[0], "project name")
-    return server, name, url("projects", name)
+_VERBS = verbs.Verbs(
+    PROJECT, noun="project", argument="project", collection="projects",
+    changeable="the name is shown but cannot be changed",
+)  # fmt: skip
+show = _VERBS.show
+edit = _VERBS.edit
+get = _VERBS.get
+set_ = _VERBS.set_
+unset = _VERBS.unset
+rename = _VERBS.rename
 
 
 def list_(call: Call) -> None:
@@ -43,15 +42,9 @@ def list_(call: Call) -> None:
     entity.print_list(call, header, rows, found, PROJECT)
 
 
-def show(call: Call) -> None:
-    """Print a project."""
-    server, _, path = _one(call)
-    entity.show(PROJECT, server, path)
-
-
 def create(call: Call) -> None:
     """Create a project."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     config = entity.key_values(call.flags.every("config"))
     server.request("POST", url("projects"), {"name": name, "config": config, "description": ""})
     call.say(f"Project {name} created")
@@ -59,7 +52,7 @@ def create(call: Call) -> None:
 
 def delete(call: Call) -> None:
     """Delete a project; where it was the one in use, the default one is from now on."""
-    server, name, path = _one(call)
+    server, name, path = _VERBS.one(call)
     server.request("DELETE", path)
     call.say(f"Project {name} deleted")
     remote, _ = call.config.split(call.arguments[0])
@@ -69,7 +62,7 @@ def delete(call: Call) -> None:
 
 def switch(call: Call) -> None:
     """Use a project from now on."""
-    server, name, path = _one(call)
+    server, name, path = _VERBS.one(call)
     server.get(path)
     _use(call, call.config.split(call.arguments[0])[0], name)
 
@@ -79,40 +72,9 @@ def _use(call: Call, remote: str, name: str) -> None:
     call.config.save()
 
 
-def edit(call: Call) -> None:
-    """Change a project."""
-    server, _, path = _one(call)
-    entity.edit(call, PROJECT, server, path, HELP)
-
-
-def get(call: Call) -> None:
-    """Print one value."""
-    server, _, path = _one(call)
-    entity.get_key(server, path, call.arguments[1])
-
-
-def set_(call: Call) -> None:
-    """Set values."""
-    server, _, path = _one(call)
-    entity.set_keys(call, PROJECT, server, path, entity.pairs(call.arguments[1:]))
-
-
-def unset(call: Call) -> None:
-    """Take a value away."""
-    server, _, path = _one(call)
-    entity.unset_key(call, PROJECT, server, path, call.arguments[1])
-
-
-def rename(call: Call) -> None:
-    """Rename a project."""
-    server, name, path = _one(call)
-    call.change(server, "POST", path, {"name": call.arguments[1]})
-    call.say(f"Project {name} renamed to {call.arguments[1]}")
-
-
 def info(call: Call) -> None:
     """Show what a project uses of what it may."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     state: dict[str, Any] = server.get(url("projects", name, "state"))
     found = state.get("resources") or {}
     rows = []

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from atoll.cli import entity, times
+from atoll.cli import entity, times, verbs
 from atoll.client.address import url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from atoll.cli.session import Call
-    from atoll.client.server import Server
 
 POOL = entity.Entity(
     show=("config", "description", "name", "driver", "used_by", "status", "locations"),
     put=("config", "description"),
     etag=False,
 )
-HELP = """### This is a YAML representation of a storage pool.
-### Any line starting with a '#' will be ignored.
-###
-### Note that only the configuration and the description can be changed.
-"""
 # Which word of a used_by URL names what kind of user.
 USERS = {"instances": "instances", "profiles": "profiles", "images": "images", "storage-pools": "volumes"}
-
-
-def _one(call: Call) -> tuple[Server, str, str]:
-    server, name = call.required(call.arguments[0], "pool name")
-    return server, name, url("storage-pools", name)
+_VERBS = verbs.Verbs(
+    POOL, noun="storage pool", argument="pool", collection="storage-pools",
+    changeable="only the configuration and the description can be changed", blank=False,
+)  # fmt: skip
+delete = _VERBS.delete
+edit = _VERBS.edit
+get = _VERBS.get
+set_ = _VERBS.set_
+unset = _VERBS.unset
 
 
 def list_(call: Call) -> None:
@@ -49,7 +47,7 @@ def list_(call: Call) -> None:
 
 def show(call: Call) -> None:
     """Print a pool, or with --resources what it has room for."""
-    server, name, path = _one(call)
+    server, name, path = _VERBS.one(call)
     if call.flags.on("resources"):
         entity.print_yaml(entity.ordered(server.get(url("storage-pools", name, "resources")), ("space", "inodes")))
     else:
@@ -58,7 +56,7 @@ def show(call: Call) -> None:
 
 def create(call: Call) -> None:
     """Create a pool."""
-    server, name, _ = _one(call)
+    server, name, _ = _VERBS.one(call)
     config = entity.key_values(call.arguments[2:])
     body = {"name": name, "driver": call.arguments[1], "config": config, "description": ""}
     server.request("POST", url("storage-pools"), body)
@@ -66,40 +64,9 @@ def create(call: Call) -> None:
     call.say(f"Storage pool {name} pending on member {pending}" if pending else f"Storage pool {name} created")
 
 
-def delete(call: Call) -> None:
-    """Delete a pool."""
-    server, name, path = _one(call)
-    server.request("DELETE", path)
-    call.say(f"Storage pool {name} deleted")
-
-
-def edit(call: Call) -> None:
-    """Change a pool."""
-    server, _, path = _one(call)
-    entity.edit(call, POOL, server, path, HELP)
-
-
-def get(call: Call) -> None:
-    """Print one value."""
-    server, _, path = _one(call)
-    entity.get_key(server, path, call.arguments[1], blank=False)
-
-
-def set_(call: Call) -> None:
-    """Set values."""
-    server, _, path = _one(call)
-    entity.set_keys(call, POOL, server, path, entity.pairs(call.arguments[1:]))
-
-
-def unset(call: Call) -> None:
-    """Take a value away."""
-    server, _, path = _one(call)
-    entity.unset_key(call, POOL, server, path, call.arguments[1])
-
-
 def info(call: Call) -> None:
     """Show how full a pool is and who uses it."""
-    server, name, path = _one(call)
+    server, name, path = _VERBS.one(call)
     pool = server.get(path)
     space = server.get(url("storage-pools", name, "resources")).get("space") or {}
     in_bytes = call.flags.on("bytes")

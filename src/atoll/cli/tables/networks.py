@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, TARGET, Command, option
+from atoll.cli.tables import configured
 
 COMMANDS = {
+    **configured.rows("network", "networks", noun="network", argument="network", flags=(TARGET,)),
     "network": Command(
         summary="Manage and attach instances to networks",
     ),
@@ -23,43 +25,6 @@ COMMANDS = {
             option("type", "Network type", short="t"),
         ),
         run="networks:create",
-    ),
-    "network delete": Command(
-        usage="[<remote>:]<network>",
-        summary="Delete networks",
-        aliases=("rm",),
-        run="networks:delete",
-    ),
-    "network edit": Command(
-        usage="[<remote>:]<network>",
-        summary="Edit network configurations as YAML",
-        run="networks:edit",
-    ),
-    "network get": Command(
-        usage="[<remote>:]<network> <key>",
-        summary="Get values for network configuration keys",
-        flags=(TARGET,),
-        run="networks:get",
-    ),
-    "network set": Command(
-        usage="[<remote>:]<network> <key>=<value>...",
-        summary="Set network configuration keys",
-        detail="""For backward compatibility, a single configuration key may still be set with:
-    atoll network set [<remote>:]<network> <key> <value>""",
-        flags=(TARGET,),
-        run="networks:set_",
-    ),
-    "network unset": Command(
-        usage="[<remote>:]<network> <key>",
-        summary="Unset network configuration keys",
-        flags=(TARGET,),
-        run="networks:unset",
-    ),
-    "network show": Command(
-        usage="[<remote>:]<network>",
-        summary="Show network configurations",
-        flags=(TARGET,),
-        run="networks:show",
     ),
     "network info": Command(
         usage="[<remote>:]<network>",
@@ -92,11 +57,5 @@ COMMANDS = {
         usage="[<remote>:]<network> <profile> [<device name>]",
         summary="Detach network interfaces from profiles",
         run="networks:detach_profile",
-    ),
-    "network rename": Command(
-        usage="[<remote>:]<network> <new-name>",
-        summary="Rename networks",
-        aliases=("mv",),
-        run="networks:rename",
     ),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, Command, option
+from atoll.cli.tables import configured
 
 COMMANDS = {
+    **configured.rows("profile", "profiles", noun="profile", argument="profile"),
     "profile": Command(
         summary="Manage profiles",
     ),
@@ -38,12 +40,6 @@ atoll profile assign foo ''
         usage="[<remote>:]<profile>",
         summary="Create profiles",
         run="profiles:create",
-    ),
-    "profile delete": Command(
-        usage="[<remote>:]<profile>",
-        summary="Delete profiles",
-        aliases=("rm",),
-        run="profiles:delete",
     ),
     "profile device": Command(
         summary="Manage devices",
@@ -92,18 +88,6 @@ atoll profile device add [<remote>:]profile1 <device-name> disk pool=some-pool s
         summary="Unset device configuration keys",
         run="devices:unset",
     ),
-    "profile edit": Command(
-        usage="[<remote>:]<profile>",
-        summary="Edit profile configurations as YAML",
-        examples="""atoll profile edit <profile> < profile.yaml
-    Update a profile using the content of profile.yaml""",
-        run="profiles:edit",
-    ),
-    "profile get": Command(
-        usage="[<remote>:]<profile> <key>",
-        summary="Get values for profile configuration keys",
-        run="profiles:get",
-    ),
     "profile list": Command(
         usage="[<remote>:]",
         summary="List profiles",
@@ -115,28 +99,5 @@ atoll profile device add [<remote>:]profile1 <device-name> disk pool=some-pool s
         usage="[<remote>:]<instance> <profile>",
         summary="Remove profiles from instances",
         run="profiles:remove",
-    ),
-    "profile rename": Command(
-        usage="[<remote>:]<profile> <new-name>",
-        summary="Rename profiles",
-        aliases=("mv",),
-        run="profiles:rename",
-    ),
-    "profile set": Command(
-        usage="[<remote>:]<profile> <key>=<value>...",
-        summary="Set profile configuration keys",
-        detail="""For backward compatibility, a single configuration key may still be set with:
-    atoll profile set [<remote>:]<profile> <key> <value>""",
-        run="profiles:set_",
-    ),
-    "profile show": Command(
-        usage="[<remote>:]<profile>",
-        summary="Show profile configurations",
-        run="profiles:show",
-    ),
-    "profile unset": Command(
-        usage="[<remote>:]<profile> <key>",
-        summary="Unset profile configuration keys",
-        run="profiles:unset",
     ),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
+from atoll.cli.tables import configured
 
 COMMANDS = {
+    **configured.rows("storage", "storage", noun="storage pool", argument="pool", flags=(TARGET,), renamed=False),
     "storage": Command(
         summary="Manage storage pools and volumes",
     ),
@@ -20,39 +22,6 @@ COMMANDS = {
         summary="Create storage pools",
         flags=(TARGET,),
         run="storage:create",
-    ),
-    "storage delete": Command(
-        usage="[<remote>:]<pool>",
-        summary="Delete storage pools",
-        aliases=("rm",),
-        run="storage:delete",
-    ),
-    "storage edit": Command(
-        usage="[<remote>:]<pool>",
-        summary="Edit storage pool configurations as YAML",
-        examples="""atoll storage edit [<remote>:]<pool> < pool.yaml
-    Update a storage pool using the content of pool.yaml.""",
-        run="storage:edit",
-    ),
-    "storage get": Command(
-        usage="[<remote>:]<pool> <key>",
-        summary="Get values for storage pool configuration keys",
-        flags=(TARGET,),
-        run="storage:get",
-    ),
-    "storage set": Command(
-        usage="[<remote>:]<pool> <key>=<value>...",
-        summary="Set storage pool configuration keys",
-        detail="""For backward compatibility, a single configuration key may still be set with:
-    atoll storage set [<remote>:]<pool> <key> <value>""",
-        flags=(TARGET,),
-        run="storage:set_",
-    ),
-    "storage unset": Command(
-        usage="[<remote>:]<pool> <key>",
-        summary="Unset storage pool configuration keys",
-        flags=(TARGET,),
-        run="storage:unset",
     ),
     "storage show": Command(
         usage="[<remote>:]<pool>",
