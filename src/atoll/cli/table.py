@@ -43,6 +43,7 @@ TOP = {
     "start": ("instances", "Start instances"),
     "stop": ("instances", "Stop instances"),
     "storage": ("storage", "Manage storage pools and volumes"),
+    "top": ("instances", "Show what running instances use"),
     "version": ("admin", "Show local and remote versions"),
     "warning": ("admin", "Manage warnings"),
 }

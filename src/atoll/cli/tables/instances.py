@@ -132,6 +132,33 @@ atoll list -c ns,user.comment:comment
         ),
         run="instance_list:run",
     ),
+    "top": Command(
+        usage="[<remote>:] [<filter>...]",
+        summary="Show what running instances use",
+        detail="""Renews a table of CPU, memory, disk and network use of the running instances. CPU is in percent of one CPU.
+The filters are those of "atoll list".
+
+Keys: c, m, d, n, p, a sort by CPU, memory, disk, network, processes or name; q quits.
+
+Where the output is no terminal, or with --format, a table is written after each interval: one, or as many
+as --iterations says.""",
+        examples="""atoll top
+    Watch all running instances of the project.
+
+atoll top --sort memory web
+    Watch those whose names begin with web, the greatest in memory first.
+
+atoll top --format csv --interval 10
+    Write what was used in the next ten seconds.""",
+        flags=(
+            switch("all-projects", "Show instances of all projects"),
+            FORMAT,
+            option("interval", "Seconds between two tables", short="i", default="2"),
+            option("iterations", "End after that many tables", kind="int"),
+            option("sort", "Order (cpu|memory|disk|network|processes|name)", default="cpu"),
+        ),
+        run="top:run",
+    ),
     "info": Command(
         usage="[<remote>:][<instance>]",
         summary="Show instance or server information",
