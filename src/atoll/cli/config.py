@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from atoll.client.tls import Identity
+
 LOCAL = "local"
 IMAGES = "images"
 BUILT_IN: dict[str, dict[str, Any]] = {
@@ -44,8 +46,9 @@ class Config:
     def __init__(self, raw: dict[str, Any], path: str) -> None:
         self.path = path
         self.default_remote: str = raw.get("default-remote") or LOCAL
-        self.remotes: dict[str, dict[str, Any]] = {name: dict(row) for name, row in BUILT_IN.items()}
-        self.remotes.update(raw.get("remotes") or {})
+        found: dict[str, dict[str, Any]] | None = raw.get("remotes")
+        known = BUILT_IN if found is None else {LOCAL: BUILT_IN[LOCAL], **found}
+        self.remotes = {name: dict(row) for name, row in known.items()}
         self.aliases: dict[str, str] = raw.get("aliases") or {}
 
     def split(self, text: str) -> tuple[str, str]:
@@ -61,6 +64,36 @@ class Config:
         """The project in use on a remote; empty: the server's default."""
         return self.remotes[remote].get("project") or ""
 
+    def remove(self, remote: str) -> dict[str, Any]:
+        """Take a remote out; what it was."""
+        return self.remotes.pop(remote)
+
+    def identity(self) -> Identity:
+        """This client's certificate, for servers that are reached by HTTPS."""
+        from atoll.client.tls import Identity
+
+        return Identity(self.path.rpartition("/")[0])
+
+    def known_path(self, remote: str) -> str:
+        """Where the certificate of a remote server is kept."""
+        return f"{self.path.rpartition('/')[0]}/servercerts/{remote}.crt"
+
+    def move_known(self, remote: str, new: str) -> None:
+        """The certificate of a remote server goes with its name."""
+        import os
+        from contextlib import suppress
+
+        with suppress(FileNotFoundError):
+            os.replace(self.known_path(remote), self.known_path(new))
+
+    def forget_known(self, remote: str) -> None:
+        """Remove the certificate of a remote server, if there is one."""
+        import os
+        from contextlib import suppress
+
+        with suppress(FileNotFoundError):
+            os.unlink(self.known_path(remote))
+
     def save(self) -> None:
         """Write the file, readable by its owner alone, in one step."""
         import os
@@ -73,6 +106,12 @@ class Config:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
             file.write(yaml_out.dump(raw))
         os.replace(new, self.path)
+
+
+def is_remote_name(name: str) -> bool:
+    """Whether that can name a remote, and a file."""
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    return 0 < len(name) <= 128 and name.isascii() and name[0].isalnum() and plain.isalnum()
 
 
 def load() -> Config:

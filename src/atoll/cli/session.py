@@ -54,7 +54,7 @@ class Call:
             return lambda: connect_unix(path)
         if where.get("protocol") == "simplestreams":
             raise CommandError("The server doesn't implement the required API: an image server has images only")
-        raise CommandError(f'The remote "{remote}" is not a local one: only unix:// addresses can be reached so far')
+        return lambda: _connect_tls(url, self.config, remote)
 
     def resolve(self, text: str) -> tuple[Server, str]:
         """ "remote:name" into the server and the name."""
@@ -124,6 +124,12 @@ class Call:
         """Close all connections."""
         for server in self._servers.values():
             server.close()
+
+
+def _connect_tls(url: str, config: Config, remote: str) -> Stream:
+    from atoll.client import tls
+
+    return tls.connect(url, config.identity(), known=tls.read_known(config.known_path(remote)))
 
 
 def _warn(text: str, progress: Any) -> None:

@@ -16,7 +16,7 @@ from atoll.cli.spec import GLOBAL_FLAGS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-REMOTES = {"remotes": {"other": {"addr": "unix:///other"}}}
+REMOTES = {"remotes": {**config.BUILT_IN, "other": {"addr": "unix:///other"}}}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from atoll.cli import entity
-from atoll.cli.config import LOCAL
+from atoll.cli.config import LOCAL, is_remote_name
 from atoll.cli.errors import CommandError
 
 TYPE_CHECKING = False
@@ -36,12 +36,59 @@ def _row(call: Call, name: str, row: dict[str, Any]) -> list[str]:
     return [shown, address, protocol, auth, public, static, "NO"]
 
 
-def switch(call: Call) -> None:
-    """Make a remote the default one."""
+def _known(call: Call) -> str:
+    """The remote that the first argument names."""
     name = call.arguments[0].removesuffix(":")
     if name not in call.config.remotes:
         raise CommandError(f"Remote {name} doesn't exist")
-    call.config.default_remote = name
+    return name
+
+
+def _changeable(call: Call, what: str) -> str:
+    name = _known(call)
+    if name == LOCAL:
+        raise CommandError(f"Remote {name} is static and cannot be {what}")
+    return name
+
+
+def switch(call: Call) -> None:
+    """Make a remote the default one."""
+    call.config.default_remote = _known(call)
+    call.config.save()
+
+
+def remove(call: Call) -> None:
+    """Forget a remote, and the certificate of its server."""
+    name = _changeable(call, "modified")
+    if name == call.config.default_remote:
+        raise CommandError("Can't remove the default remote")
+    call.config.remove(name)
+    call.config.save()
+    call.config.forget_known(name)
+
+
+def rename(call: Call) -> None:
+    """Give a remote another name."""
+    config = call.config
+    name, new = _changeable(call, "modified"), call.arguments[1].removesuffix(":")
+    if new in config.remotes:
+        raise CommandError(f"Remote {new} already exists")
+    if not is_remote_name(new):
+        raise CommandError(f"{new!r} cannot be the name of a remote: use letters, digits, '.', '_' and '-'")
+    config.move_known(name, new)
+    config.remotes[new] = config.remove(name)
+    if config.default_remote == name:
+        config.default_remote = new
+    config.save()
+
+
+def set_url(call: Call) -> None:
+    """Change the address of a remote."""
+    from atoll.cli.commands.remote_add import normal
+
+    name = _changeable(call, "modified")
+    row = call.config.remotes[name]
+    row["addr"] = call.arguments[1] if row.get("protocol") == "simplestreams" else normal(call.arguments[1])
     call.config.save()
 
 

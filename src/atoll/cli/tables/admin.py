@@ -140,6 +140,41 @@ atoll monitor --type=lifecycle
         flags=(FORMAT,),
         run="remotes:list_",
     ),
+    "remote add": Command(
+        usage="[<remote>] <IP|FQDN|URL|token>",
+        summary="Add new remote servers",
+        detail="""A server is known by its certificate from then on: compare its fingerprint with what "atoll info" says there.
+To be let in, give the token that "atoll config trust add" prints on the server, or the server's password.""",
+        examples="""atoll remote add box 192.0.2.10
+    Add the server at that address; its fingerprint is shown and a password or token asked for.
+
+atoll remote add box eyJjbGllbnRfbmFtZSI6...
+    Add the server that gave this token.""",
+        flags=(
+            switch("accept-certificate", "Accept the server's certificate without asking"),
+            option("password", "Password or token for the server"),
+            option("protocol", "Server protocol (lxd or simplestreams)"),
+            switch("public", "Public image server"),
+        ),
+        run="remote_add:run",
+    ),
+    "remote remove": Command(
+        usage="<remote>",
+        summary="Remove remotes",
+        aliases=("rm",),
+        run="remotes:remove",
+    ),
+    "remote rename": Command(
+        usage="<remote> <new-name>",
+        summary="Rename remotes",
+        aliases=("mv",),
+        run="remotes:rename",
+    ),
+    "remote set-url": Command(
+        usage="<remote> <URL>",
+        summary="Set the URL for the remote",
+        run="remotes:set_url",
+    ),
     "remote switch": Command(
         usage="<remote>",
         summary="Switch the default remote",
