@@ -1,0 +1,1 @@
+"""The guest API: what an instance may know of itself, over /dev/lxd/sock."""
