@@ -1,0 +1,99 @@
+"""`copy` and `move` between servers: one offers the instance, the other one takes it.
+
+In mode pull the target connects to the source, in mode push the source to the target; in mode relay neither can reach the other,
+and both are connected to from here.
+"""
+
+from __future__ import annotations
+
+from atoll.cli.commands.relay import Relay
+from atoll.cli.errors import CommandError
+from atoll.client.address import url
+from atoll.client.errors import ClientError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from atoll.cli.session import Call
+    from atoll.client.server import Server
+
+LABEL = "Transferring instance"
+
+
+class Transfer:
+    """One instance, or one snapshot, on its way. `source` and `target` are remotes."""
+
+    def __init__(self, call: Call, source: str, subject: str, target: str) -> None:
+        self._call = call
+        self._source_remote, self._target_remote = source, target
+        self._source, self._target = call.server(source), call.server(target)
+        name, slash, snapshot = subject.partition("/")
+        self._subject = url("instances", name, "snapshots", snapshot) if slash else url("instances", name)
+
+    def run(self, body: dict[str, Any], *, live: bool, mode: str) -> None:
+        """Make the instance that `body` describes, whose `source` says what is common to all modes."""
+        flags = self._call.flags
+        body["source"] |= {"type": "migration", "mode": "pull" if mode == "pull" else "push", "live": live}
+        place = url("instances", project=flags.text("target-project"), target=flags.text("target"))
+        offer = {"migration": True, "live": live, "name": body["name"]}
+        offer |= {key: body["source"][key] for key in ("instance_only", "container_only", "allow_inconsistent")}
+        {"pull": self._pull, "push": self._push, "relay": self._relay}[mode](place, body, offer)
+
+    def _pull(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
+        addresses, certificate = self._reach(self._source, self._source_remote)
+        operation = self._source.request("POST", self._subject, offer).metadata
+        body["source"] |= {"secrets": operation["metadata"], "certificate": certificate}
+        self._try_each(addresses, lambda address: self._pull_from(place, body, f"{address}/1.0/operations/{operation['id']}"))
+
+    def _pull_from(self, place: str, body: dict[str, Any], operation: str) -> None:
+        body["source"]["operation"] = operation
+        self._call.change(self._target, "POST", place, body, label=LABEL)
+
+    def _push(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
+        addresses, certificate = self._reach(self._target, self._target_remote)
+        operation = self._target.request("POST", place, body).metadata
+        wanted = {"secrets": operation["metadata"], "certificate": certificate}
+
+        def push_to(address: str) -> None:
+            where = f"{address}/1.0/operations/{operation['id']}"
+            offered = {**offer, "target": {**wanted, "operation": where}}
+            self._call.change(self._source, "POST", self._subject, offered, label=LABEL)
+
+        self._try_each(addresses, push_to)
+        self._call.wait(self._target, f"/1.0/operations/{operation['id']}")
+
+    def _relay(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
+        ends = [(self._target, self._target.request("POST", place, body).metadata)]
+        ends.append((self._source, self._source.request("POST", self._subject, offer).metadata))
+        progress = self._call.progress(LABEL)
+        try:
+            Relay(ends, progress).run()
+        finally:
+            if progress is not None:
+                progress.clear()
+        for server, operation in ends:
+            self._call.wait(server, f"/1.0/operations/{operation['id']}")
+
+    def _reach(self, server: Server, remote: str) -> tuple[list[str], str]:
+        """Addresses by which another server may reach this one, and its certificate."""
+        environment = server.get("/1.0").get("environment") or {}
+        found = [f"https://{address}" for address in environment.get("addresses") or []]
+        own = str(self._call.config.remotes[remote].get("addr") or "").rstrip("/")
+        if own.startswith("https://") and own not in found:
+            found.append(own)
+        if not found:
+            raise CommandError(f"The server {remote!r} isn't listening on the network: set its core.https_address")
+        return found, environment.get("certificate") or ""
+
+    @staticmethod
+    def _try_each(addresses: list[str], attempt: Callable[[str], None]) -> None:
+        """With one address after the other, until one works; the last failure is told."""
+        for at, address in enumerate(addresses, 1):
+            try:
+                attempt(address)
+                return
+            except ClientError:
+                if at == len(addresses):
+                    raise
