@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--scale", type=_positive, metavar="N", help="then bring up N busybox containers on Atoll alone")
     parse.add_argument("--scale-network", action="store_true", help="give those an interface each")
     parse.add_argument("--atoll-programs", type=Path, metavar="DIR", help="where atoll and atolld are (the checkout's)")
+    parse.add_argument("--backend", choices=("overlay", "btrfs", "dir"), default="overlay", help="Atoll's storage (overlay)")
     parse.add_argument("--state", type=Path, default=Path("/var/tmp"), metavar="DIR", help="file system to run on")
     parse.add_argument("--cache", type=Path, default=_default_cache(), metavar="DIR", help="where images are kept")
     parse.add_argument("--output", type=Path, metavar="FILE", help="page to write (docs/benchmarks.md for a whole run)")
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> Document:
     if os.geteuid() != 0:
         raise UsageError("must be run as root")
     rows = choose_rows(options.rows)
-    chosen = choose_systems(options.only, options.atoll_programs)
+    chosen = choose_systems(options.only, options.atoll_programs, backend=options.backend)
     if options.scale and all(system.key != _SUBJECT for system in chosen):
         raise UsageError("--scale needs Atoll")
     if options.scale and options.scale_network and options.scale > _BRIDGE_PORTS:
@@ -108,11 +109,11 @@ def choose_rows(wanted: str | None) -> tuple[Row, ...]:
     return tuple(row for row in ROWS if row.key in keys)
 
 
-def choose_systems(wanted: str | None, programs: Path | None) -> tuple[System, ...]:
+def choose_systems(wanted: str | None, programs: Path | None, *, backend: str = "overlay") -> tuple[System, ...]:
     """The systems to compare, peers first. One that is not installed is left out, unless it was asked for by name."""
     venv = _PROJECT / ".venv" / "bin"
     found = programs or (venv if (venv / "atolld").exists() else None)
-    known = {system.key: system for system in (systems.LXD, systems.INCUS, systems.atoll(found))}
+    known = {system.key: system for system in (systems.LXD, systems.INCUS, systems.atoll(found, backend=backend))}
     keys = set(known) if wanted is None else set(wanted.split(","))
     if unknown := keys - set(known):
         raise UsageError(f"no system {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
@@ -225,7 +226,7 @@ def _publish(document: Document, options: argparse.Namespace) -> None:
     print(f"\n{report.tally(document)}")
     for line in report.failures(document):
         print(f"not measured: {line}")
-    whole = not options.quick and options.rows is None and len(document.columns) == 3
+    whole = not options.quick and options.rows is None and options.backend == "overlay" and len(document.columns) == 3
     if page := options.output or (_PAGE if whole else None):
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(report.markdown(document))

@@ -132,8 +132,8 @@ INCUS = System(
 )
 
 
-def atoll(programs: Path | None) -> System:
-    """Atoll, from the directory `programs`, or from PATH when that is None."""
+def atoll(programs: Path | None, *, backend: str = "overlay") -> System:
+    """Atoll, from the directory `programs`, or from PATH when that is None, with that storage driver."""
     client, daemon = ("atoll", "atolld") if programs is None else (str(programs / "atoll"), str(programs / "atolld"))
     return System(
         key="atoll",
@@ -142,6 +142,6 @@ def atoll(programs: Path | None) -> System:
         daemon=daemon,
         setup=(daemon,),
         prefix="ATOLL",
-        pool={"driver": "overlay"},
+        pool=_LOOP_BTRFS if backend == "btrfs" else {"driver": backend},
         search_path=("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
     )

@@ -84,7 +84,7 @@ async def test_put_replaces_and_patch_changes(app: Any) -> None:
 async def test_a_stale_etag_is_refused(app: Any, method: str) -> None:
     await app.create("c1")
     tag = await app.etag(C1)
-    body = {"config": (await app.get(C1))["config"], "description": "new"}
+    body = {"config": (await app.get(C1))["config"], "profiles": ["default"], "description": "new"}
     await app.do(method, C1, body, headers={"If-Match": tag})
     assert (await app.get(C1))["description"] == "new"
     status, _ = await app.refused(method, C1, {**body, "description": "newer"}, headers={"If-Match": tag})

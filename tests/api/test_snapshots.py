@@ -26,6 +26,15 @@ async def test_taken_listed_changed_renamed_deleted(app: Any) -> None:
     assert [each["name"] for each in full["snapshots"]] == ["s2"]
 
 
+async def test_expands_to_its_own_keys_and_its_profiles(app: Any) -> None:
+    await app.do("POST", "/1.0/profiles", {"name": "p1", "config": {"user.p": "profile"}})
+    await app.create("c1", profiles=["default", "p1"], config={"user.a": "then"})
+    await app.do("POST", SNAPSHOTS, {"name": "s1"})
+    await app.do("PATCH", C1, {"config": {"user.a": "now", "user.p": "own", "user.later": "1"}})
+    found = (await app.get(f"{SNAPSHOTS}/s1"))["expanded_config"]
+    assert (found["user.a"], found["user.p"], found.get("user.later")) == ("then", "profile", None)
+
+
 async def test_names_are_made_up(app: Any) -> None:
     await app.create("c1")
     await app.do("POST", SNAPSHOTS, {})

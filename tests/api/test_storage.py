@@ -63,7 +63,10 @@ async def test_volume_snapshots(app: Any) -> None:
     assert await app.get(snapshots) == [f"{snapshots}/s1", f"{snapshots}/snap0"]
     assert (await app.get(f"{snapshots}/s1"))["description"] == "d"
     await app.do("PUT", f"{snapshots}/s1", {"description": "e", "expires_at": "2100-01-01T00:00:00Z"})
+    await app.do("PATCH", f"{snapshots}/s1", {"description": "f"})
     assert (await app.get(f"{snapshots}/s1"))["expires_at"].startswith("2100-")
+    await app.do("PUT", f"{snapshots}/s1", {"description": "e"})
+    assert (await app.get(f"{snapshots}/s1"))["expires_at"].startswith("0001-")
     await app.do("PUT", f"{CUSTOM}/v1", {"restore": "s1"})
     await app.do("POST", f"{snapshots}/s1", {"name": "s2"})
     await app.do("DELETE", f"{snapshots}/s2")

@@ -21,6 +21,7 @@ from atoll.drivers.instance.conformance import Conformance, run, started
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineId, MountSpec
 from atoll.drivers.instance.lxc.driver import LxcDriver
 from atoll.host import cgroup, lxc_command, pidfd, process
+from atoll.host.peer import Peer
 
 BASE = 1_000_000
 BUSYBOX = Path("/bin/busybox")
@@ -101,6 +102,9 @@ class LxcRig:
             await asyncio.sleep(0.01)
         os.close(found.init_fd)
         os.close(found.monitor_fd)
+
+    def hold(self, pid: int) -> Peer:
+        return Peer(pid, os.getuid(), pidfd.open(pid))
 
     def residue(self) -> object:
         children = sum(1 for name in os.listdir("/proc") if name.isdecimal())
@@ -214,6 +218,14 @@ class TestLxc(Conformance):
         with pytest.raises(HostError):
             await rig.driver.attach_mount(machine, MountSpec("m", str(mark), "mnt/../../etc"))
         await run(rig, machine, "sh", "-c", "rm /mnt/away; rm -r /tmp/*")
+
+    async def test_mounts_below_what_others_own(self, rig: LxcRig) -> None:
+        """The guest's root may enter every folder of its own, and so may a mount."""
+        machine = await started(rig)
+        await run(rig, machine, "sh", "-c", "mkdir -p /home/user && chown 1000:1000 /home/user && chmod 700 /home/user")
+        await rig.driver.attach_mount(machine, MountSpec("m", str(rig.scratch), "home/user/deep/inside"))
+        assert (await run(rig, machine, "stat", "-c", "%u %g", "/home/user/deep"))[1] == b"0 0\n"
+        assert (await run(rig, machine, "ls", "-d", "/home/user/deep/inside/log"))[0] == 0
 
     async def test_mounts_with_the_guests_owners(self, rig: LxcRig) -> None:
         """An idmapped mount, plugged in or there from the start, shows the host's root as the guest's; a file can be mounted."""

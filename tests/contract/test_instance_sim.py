@@ -11,6 +11,8 @@ import pytest
 from atoll.drivers.instance.conformance import Conformance
 from atoll.drivers.instance.contract import Launch, MachineEvent, MachineId
 from atoll.drivers.instance.sim import STUBBORN, SimDriver
+from atoll.host import pidfd
+from atoll.host.peer import Peer
 
 
 class SimRig:
@@ -42,6 +44,9 @@ class SimRig:
     async def kill_outside(self, machine: MachineId) -> None:
         await self.driver.adopt([machine], {})
         self.driver.end(machine)
+
+    def hold(self, pid: int) -> Peer:
+        return Peer(pid, os.getuid(), pidfd.open(os.getpid()))
 
     def residue(self) -> object:
         return len(os.listdir("/proc/self/fd"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import Conflict
+from atoll.domain.errors import Conflict, Unsupported
 from atoll.drivers.storage import REGISTRY
 from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, content, suite
 from atoll.drivers.storage.conformance.suite import MakeDriver
@@ -68,6 +70,16 @@ class TestOverlay:
             assert {name for name in found if name.startswith("file")} == {f"file{older}" for older in range(number + 1)}
         image = await suite.tree(driver, suite.IMAGE)
         assert {name: node for name, node in found.items() if not name.startswith("file")} == image
+
+    async def test_an_instance_with_marks_of_an_overlay_is_refused(self, driver: OverlayDriver) -> None:
+        async def fill(data: Path) -> None:
+            (data / "rootfs/var/engine").mkdir(parents=True)
+            os.mknod(data / "rootfs/var/engine/gone", stat.S_IFCHR, 0)
+
+        before = suite.paths(driver.data(suite.C1).parent.parent)
+        with pytest.raises(Unsupported, match="var/engine/gone"):
+            await driver.create(suite.C2, fill)
+        assert suite.paths(driver.data(suite.C1).parent.parent) == before
 
     async def test_mounts_of_unknown_volumes_are_undone_and_others_kept(self, driver: OverlayDriver) -> None:
         await driver.clone(suite.IMAGE, suite.C2)

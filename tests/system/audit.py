@@ -53,7 +53,7 @@ def _folders(daemon: Daemon, names: set[str]) -> Iterator[str]:
     pool = daemon.dir / "storage-pools/default"
     for folder in (pool / "containers", daemon.dir / "containers", daemon.dir / "logs", daemon.dir / "devices"):
         yield from _compare(f"folders in {folder.relative_to(daemon.dir)}", os.listdir(folder), names)
-    for folder in (daemon.dir / "run", pool / "containers-snapshots"):
+    for folder in (daemon.dir / "run", daemon.dir / "snapshots", pool / "containers-snapshots"):
         yield from _compare(f"folders in {folder.relative_to(daemon.dir)}", set(os.listdir(folder)) - names, ())
     for folder in (pool / ".aside", pool / ".renames"):
         yield from _compare(f"left in {folder.name}", os.listdir(folder), ())

@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def debian_image() -> Path:
     """A Debian 12 as a packed unified image; read-only for tests."""
+    return _debian("debian/12")
+
+
+@pytest.fixture(scope="session")
+def cloud_image() -> Path:
+    """The same with cloud-init."""
+    return _debian("debian/12/cloud")
+
+
+def _debian(name: str) -> Path:
     import images  # found through the path above
 
-    if not images.is_cached("debian/12") and not images.reaches_mirrors():
+    if not images.is_cached(name) and not images.reaches_mirrors():
         pytest.skip("no Debian image is cached and no mirror can be reached to build one")
-    return asyncio.run(images.cached("debian/12"))
+    return asyncio.run(images.cached(name))
 
 
 @pytest.fixture(scope="session")

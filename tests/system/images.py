@@ -57,7 +57,7 @@ async def cached(name: str) -> Path:
         work = Path(tempfile.mkdtemp(dir=folder))
         try:
             await build.build(recipe.find(name), work, work / "image")
-            for stale in folder.glob(f"{name.replace('/', '-')}-*.tar.zst"):
+            for stale in folder.glob(f"{path.name.rpartition('-')[0]}-*.tar.zst"):
                 stale.unlink()
             (work / "image").rename(path)
         finally:

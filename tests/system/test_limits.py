@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 from box import Daemon
@@ -101,3 +103,78 @@ def test_what_is_shown(machines: Daemon) -> None:
     assert state["cpu"]["usage"] > 10_000_000
     assert 0 < state["memory"]["usage"] < 64 * MIB
     assert 1 < state["processes"] < 20
+
+
+def allowed(daemon: Daemon, name: str) -> str:
+    """The CPUs that a guest's processes may use, as the kernel says."""
+    return daemon.inside(name, "grep", "Cpus_allowed_list", "/proc/self/status").split()[1]
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+def test_cpus_are_shared_out(machines: Daemon) -> None:
+    for name in ("one", "two"):
+        machines.run("atoll", "launch", "tiny", name, "--config", "limits.cpu=1")
+    assert {allowed(machines, "one"), allowed(machines, "two")} == {"0", "1"}
+    machines.run("atoll", "config", "set", "one", "limits.cpu=1-1")
+    assert (allowed(machines, "one"), allowed(machines, "two")) == ("1", "0")
+
+
+def test_less_memory_than_is_in_use(machines: Daemon) -> None:
+    machines.run("atoll", "launch", "tiny", "one", "--config", "limits.memory=64MiB")
+    machines.run("atoll", "profile", "create", "tight")
+    try:
+        machines.run("atoll", "profile", "add", "one", "tight")
+        refused = machines.try_("atoll", "config", "set", "one", "limits.processes=20", "limits.memory=4KiB")
+        assert "more memory is in use" in refused.stderr
+        machines.run("atoll", "config", "unset", "one", "limits.memory")
+        refused = machines.try_("atoll", "profile", "set", "tight", "limits.processes=20", "limits.memory=4KiB")
+        assert "Instance 'one'" in refused.stderr
+        assert "max" in "".join(_cpu_files(machines, "pids.max"))
+        assert memory(machines) > 64
+        assert machines.query("/1.0/profiles/tight")["config"] == {}
+    finally:
+        machines.try_("atoll", "profile", "remove", "one", "tight")
+        machines.run("atoll", "profile", "delete", "tight")
+
+
+def test_traffic_with_a_disk(machines: Daemon, tmp_path: Path) -> None:
+    """A megabyte and a half past the page cache, at a megabyte a second, from a file system of its own."""
+    image = tmp_path / "disk.img"
+    machines.run("sh", "-c", f"truncate -s 16M {image} && mkfs.ext4 -q {image}")
+    loop = machines.run("losetup", "--find", "--show", str(image)).strip()
+    try:
+        machines.run("atoll", "launch", "tiny", "one")
+        added = ("source=" + loop, "path=/mnt", "limits.read=1MB")
+        machines.run("atoll", "config", "device", "add", "one", "data", "disk", *added)
+        (limit,) = _cpu_files(machines, "blkio.throttle.read_bps_device")
+        assert limit.split()[1] == "1000000"
+        group = f"/sys/fs/cgroup/blkio/{machines.mark}/payload/one/cgroup.procs"
+        read = f"echo $$ > {group} && exec dd if={loop} of=/dev/null iflag=direct bs=64K count=24 2>/dev/null"
+        begin = time.monotonic()
+        machines.run("sh", "-c", read)
+        assert time.monotonic() - begin > 1
+        machines.run("atoll", "config", "device", "unset", "one", "data", "limits.read")
+        assert _cpu_files(machines, "blkio.throttle.read_bps_device") == [""]
+        machines.run("atoll", "delete", "--force", "one")
+    finally:
+        machines.run("losetup", "--detach", loop)
+
+
+def test_an_isolated_machine_keeps_its_ids(machines: Daemon) -> None:
+    for name in ("one", "two"):
+        machines.run("atoll", "init", "tiny", name, "--config", "security.idmap.isolated=true")
+    seen: dict[str, set[str]] = {"one": set(), "two": set()}
+    for name in ("two", "one", "two"):
+        machines.run("atoll", "start", name)
+        seen[name].add(machines.inside(name, "cat", "/proc/self/uid_map").split()[1])
+        machines.run("atoll", "stop", "--force", name)
+    assert len(seen["one"]) == len(seen["two"]) == 1
+    assert seen["one"] != seen["two"]
+
+
+def test_system_calls_that_are_denied(machines: Daemon) -> None:
+    machines.run("atoll", "init", "tiny", "one", "--config", "security.syscalls.deny=mkdir\nmkdirat")
+    machines.run("atoll", "config", "set", "one", "security.syscalls.deny_compat=true")
+    machines.run("atoll", "start", "one")
+    assert "Operation not permitted" in machines.try_("atoll", "exec", "one", "--", "mkdir", "/tmp/x").stderr
+    assert machines.inside("one", "ls", "/tmp") == ""

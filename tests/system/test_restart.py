@@ -31,6 +31,7 @@ class Deed:
 
 _RUNS = ("launch tiny x",)
 _SAVED = ("init tiny x", "snapshot x s")
+_SAVED_RUNNING = ("launch tiny x", "snapshot x s")
 
 DEEDS = {
     "create": Deed((), "init tiny x", (("mkdir", 3), ("fdatasync", 1), ("fdatasync", 2), ("symlink", 1), ("renameat2", 1))),
@@ -39,7 +40,8 @@ DEEDS = {
     "stop": Deed(_RUNS, "stop --force x", (("fdatasync", 1), ("umount2", 1))),
     "restart": Deed(_RUNS, "restart --force x", (("umount2", 1), ("fdatasync", 2), ("move_mount", 1))),
     "snapshot": Deed(("init tiny x",), "snapshot x s", (("mkdir", 1), ("mkdir", 4), ("fdatasync", 1), ("renameat2", 2))),
-    "restore": Deed(_SAVED, "restore x s", (("mkdir", 1), ("renameat2", 1), ("fdatasync", 1))),
+    "snapshot-running": Deed(_RUNS, "snapshot x s", (("mkdirat", 1), ("unlink", 1), ("renameat2", 2))),
+    "restore": Deed(_SAVED_RUNNING, "restore x s", (("mkdir", 1), ("renameat2", 1), ("fdatasync", 1), ("fdatasync", 4))),
     "delete": Deed(_SAVED, "delete x", (("fdatasync", 1), ("rename", 1), ("rename", 3), ("unlinkat", 2), ("rmdir", 1))),
 }
 

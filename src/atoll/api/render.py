@@ -11,6 +11,7 @@ from atoll.domain.entities import Backup, Snapshot
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineState, NicState
 from atoll.services.instances.core import Loaded
+from atoll.services.instances.expand import expand_record
 from atoll.services.instances.query import Full
 
 
@@ -21,7 +22,7 @@ def instance(loaded: Loaded, status: InstanceStatus) -> schema.Instance:
 
 def instance_full(full: Full) -> schema.InstanceFull:
     """At recursion 2."""
-    snapshots = [snapshot(each, full.loaded) for each in full.snapshots] or None
+    snapshots = [snapshot(each, full.loaded) for each in full.snapshots if not each.phase] or None
     backups = [backup(each) for each in full.backups] or None
     return schema.InstanceFull(*(*_fields(full.loaded, full.state.status), backups, state(full.state, full.disk), snapshots))
 
@@ -57,21 +58,22 @@ def etag_subject(loaded: Loaded) -> list[Any]:
     return [record.architecture, record.config, record.devices, record.ephemeral, record.profiles, record.description]
 
 
-def snapshot(record: Snapshot, loaded: Loaded) -> schema.SnapshotInfo:
-    """A snapshot; its profiles are those of today, as LXD shows them."""
+def snapshot(record: Snapshot, loaded: Loaded, *, size: int | None = None) -> schema.SnapshotInfo:
+    """A snapshot; its profiles are those of today, as LXD shows them. `size` in bytes; None: not known."""
+    expanded = expand_record(record, loaded.profiles)
     return schema.SnapshotInfo(
         architecture=record.architecture,
         config=dict(record.config),
         created_at=record.created_at,
         devices={name: dict(device) for name, device in record.devices.items()},
         ephemeral=record.ephemeral,
-        expanded_config={**loaded.expanded.config, **record.config},
-        expanded_devices={name: dict(d) for name, d in {**loaded.expanded.devices, **record.devices}.items()},
-        expires_at=record.expires_at or clock.NEVER,
+        expanded_config=dict(expanded.config),
+        expanded_devices={name: dict(device) for name, device in expanded.devices.items()},
+        expires_at=clock.shown(record.expires_at),
         last_used_at=record.last_used_at or clock.NEVER,
         name=record.name,
         profiles=list(record.profiles),
-        size=-1,
+        size=-1 if size is None else size,
         stateful=record.stateful,
     )
 
@@ -102,7 +104,7 @@ def state(machine: MachineState, disk: Mapping[str, int]) -> schema.InstanceStat
         },
         network={nic.name: network(nic) for nic in machine.nics} if machine.status.is_running else None,
         pid=machine.pid,
-        processes=machine.processes if machine.status.is_running else -1,
+        processes=machine.processes,
         cpu={"usage": machine.cpu_ns},
     )
 

@@ -64,19 +64,25 @@ def read_input() -> str | None:
 
 
 def edit(text: str) -> str:
-    """Let the user change a text in VISUAL, EDITOR, else vi."""
-    import os
+    """Let the user change a text."""
     import tempfile
 
-    editor = variable("VISUAL") or variable("EDITOR") or _found_editor()
     with tempfile.NamedTemporaryFile("w", prefix="atoll_editor_", suffix=".yaml", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        status = os.spawnlp(os.P_WAIT, "sh", "sh", "-c", f'{editor} "$1"', "sh", file.name)
-        if status != 0:
-            raise CommandError(f"The editor failed: exit status {status}")
+        edit_file(file.name)
         with open(file.name, encoding="utf-8") as changed:
             return changed.read()
+
+
+def edit_file(path: str) -> None:
+    """Let the user change a file in VISUAL, EDITOR, else vi."""
+    import os
+
+    editor = variable("VISUAL") or variable("EDITOR") or _found_editor()
+    status = os.spawnlp(os.P_WAIT, "sh", "sh", "-c", f'{editor} "$1"', "sh", path)
+    if status != 0:
+        raise CommandError(f"The editor failed: exit status {status}")
 
 
 def _found_editor() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         def sendall(self, data: bytes, /) -> None: ...
         def recv(self, size: int, /) -> bytes: ...
         def fileno(self) -> int: ...
+        def shutdown(self, how: int, /) -> None: ...
         def close(self) -> None: ...
 
 
@@ -87,10 +88,19 @@ class Connection:
         if not sized:
             self.stream.sendall(b"0\r\n\r\n")
 
-    def receive(self, *, sink: Callable[[bytes], object] | None = None, bodyless: bool = False) -> Response:
-        """The answer to the request sent last. `sink` takes the body of a 200 piece by piece instead of memory."""
+    def receive(
+        self,
+        *,
+        sink: Callable[[bytes], object] | None = None,
+        choose: Callable[[Mapping[str, str]], Callable[[bytes], object] | None] | None = None,
+        bodyless: bool = False,
+    ) -> Response:
+        """The answer to the request sent last. `sink` takes the body of a 200 piece by piece instead of memory; `choose` is
+        given its headers and returns the sink (None: memory)."""
         status, headers = self.receive_head()
         pieces: list[bytes] = []
+        if status == 200 and choose is not None:
+            sink = choose(headers)
         take = sink if sink is not None and status == 200 else pieces.append
         if not bodyless and status not in (101, 204, 304):
             self._receive_body(headers, take)

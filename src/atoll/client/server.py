@@ -95,10 +95,11 @@ class Server:
         body: Any = None,
         *,
         sink: Callable[[bytes], object] | None = None,
+        choose: Callable[[Mapping[str, str]], Callable[[bytes], object] | None] | None = None,
     ) -> Response:
-        """One raw request and its answer."""
+        """One raw request and its answer; see `Connection.receive`."""
         self.send(method, path, headers, body)
-        return self.receive(sink=sink)
+        return self.receive(sink=sink, choose=choose)
 
     def send(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> None:
         """Send a request whose answer `receive` reads later."""
@@ -112,12 +113,17 @@ class Server:
             self.close()
             raise ProtocolError(f"The connection broke: {error.strerror}") from error
 
-    def receive(self, *, sink: Callable[[bytes], object] | None = None) -> Response:
+    def receive(
+        self,
+        *,
+        sink: Callable[[bytes], object] | None = None,
+        choose: Callable[[Mapping[str, str]], Callable[[bytes], object] | None] | None = None,
+    ) -> Response:
         """The answer to the last `send`."""
         if self._connection is None:
             raise ProtocolError("The connection was closed before the answer")
         try:
-            answer = self._connection.receive(sink=sink)
+            answer = self._connection.receive(sink=sink, choose=choose)
         except BaseException as error:
             self.close()  # whatever it was, the rest of the answer may still be on its way
             if isinstance(error, OSError):
@@ -137,6 +143,24 @@ class Server:
         socket = WebSocket(Connection(self._connect()))
         socket.open(self.scoped(path))
         return socket
+
+    def upgrade(self, path: str, protocol: str) -> Stream:
+        """A connection of its own that speaks another protocol from now on; ServerError when the server refuses.
+
+        The client is the one to speak first there.
+        """
+        self._note(f"upgrade to {protocol} {path}")
+        connection = Connection(self._connect())
+        try:
+            connection.send("GET", self.scoped(path), {"Connection": "Upgrade", "Upgrade": protocol})
+            answer = connection.receive()
+            if answer.status != 101:
+                decode(answer)
+                raise ProtocolError(f"The server does not speak {protocol} (HTTP status {answer.status})")
+        except BaseException:
+            connection.close()
+            raise
+        return connection.stream
 
     def scoped(self, path: str) -> str:
         """The path with project and target added, where it does not name them itself."""

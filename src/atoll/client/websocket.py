@@ -10,7 +10,9 @@ from atoll.client.http1 import RECEIVE, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from atoll.client.http1 import Stream
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
@@ -35,6 +37,7 @@ class WebSocket:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._send_all: Callable[[bytes], object] = connection.stream.sendall
         self._key = binascii.b2a_base64(posix.urandom(16), newline=False)
         self.opened = False
         self._buffer = b""
@@ -77,6 +80,11 @@ class WebSocket:
             raise ProtocolError(f"The server refused a websocket (HTTP status {status})")
         self._buffer = self._connection.take_buffered()
 
+    def divert(self, send_all: Callable[[bytes], object]) -> Stream:
+        """Give what is to be sent to that from now on, who passes it on to the stream."""
+        self._send_all = send_all
+        return self._connection.stream
+
     def send_binary(self, payload: bytes) -> None:
         """Send one binary message."""
         self._send(BINARY, payload)
@@ -94,7 +102,7 @@ class WebSocket:
         else:
             head = bytes((0x80 | kind, 0x80 | 127)) + size.to_bytes(8, "big")
         key = posix.urandom(4)
-        self._connection.stream.sendall(head + key + mask(payload, key))
+        self._send_all(head + key + mask(payload, key))
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
         """The messages of one read, as (TEXT or BINARY, payload); call it when `fileno()` is readable.

@@ -115,7 +115,7 @@ _VOLUME_COMMON = (
     Key("size", SIZE, "", "Size or quota of the volume", live=True, shown_default="`volume.size` of the pool"),
     Key("snapshots.expiry", timevalues.EXPIRY, "", "When snapshots are deleted, like `1M 2H 3d 4w 5m 6y`", live=True,
         condition=_CUSTOM, since="custom_volume_snapshot_expiry"),
-    Key("snapshots.pattern", TEXT, "snap%d", "Template of the names of snapshots", live=True, condition=_CUSTOM,
+    Key("snapshots.pattern", timevalues.PATTERN, "snap%d", "Template of the names of snapshots", live=True, condition=_CUSTOM,
         since="volume_snapshot_scheduling"),
     Key("snapshots.schedule", timevalues.VOLUME_SCHEDULE, "", "Cron line or `@` aliases by which snapshots are taken",
         live=True, condition=_CUSTOM, since="volume_snapshot_scheduling"),

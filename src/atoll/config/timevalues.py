@@ -61,7 +61,7 @@ class Cron(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """When to take snapshots: any of `lines`, and when the daemon starts if `at_startup`. `@never` leaves both empty."""
+    """When to take snapshots: any of `lines`, and when the instance starts if `at_startup`. `@never` leaves both empty."""
 
     lines: tuple[Cron, ...] = ()
     at_startup: bool = False
@@ -109,17 +109,21 @@ def parse_cron(text: str) -> Cron:
 
 
 def parse_schedule(text: str) -> Schedule:
-    """A cron line, or a comma-separated list of `@` aliases."""
-    if not text.lstrip().startswith("@"):
-        return Schedule(lines=(parse_cron(text),))
-    names = [name.strip() for name in text.split(",")]
-    if names == ["@never"]:
+    """Cron lines and `@` aliases, separated by commas with a space after each; between aliases the comma alone will do."""
+    lines: list[Cron] = []
+    aliases: list[str] = []
+    for part in re.split(r",\s+", text.strip().lower()):
+        if part.startswith("@"):
+            aliases += (name.strip() for name in part.split(","))
+        else:
+            lines.append(parse_cron(part))
+    if aliases == ["@never"] and not lines:
         return Schedule()
-    unknown = [name for name in names if name not in _ALIASES and name != "@startup"]
+    unknown = [name for name in aliases if name not in _ALIASES and name != "@startup"]
     if unknown:
         raise ValueError(f"Invalid schedule alias {quoted(unknown[0])}")
-    lines = tuple(parse_cron(_ALIASES[name]) for name in names if name in _ALIASES)
-    return Schedule(lines=lines, at_startup="@startup" in names)
+    lines += (parse_cron(_ALIASES[name]) for name in aliases if name in _ALIASES)
+    return Schedule(lines=tuple(lines), at_startup="@startup" in aliases)
 
 
 def parse_volume_schedule(text: str) -> Schedule:
@@ -128,6 +132,18 @@ def parse_volume_schedule(text: str) -> Schedule:
     if schedule.at_startup:
         raise ValueError('Invalid schedule alias "@startup": a storage volume does not start')
     return schedule
+
+
+def parse_pattern(text: str) -> str:
+    """A template of snapshots' names; it is tried."""
+    from atoll.domain import snapshot_names
+    from atoll.domain.errors import AtollError
+
+    try:
+        snapshot_names.check(text)
+    except AtollError as error:
+        raise ValueError(error.message) from error
+    return text
 
 
 def _parse_cron_field(field: str, lowest: int, highest: int, names: tuple[str, ...] = (), first: int = 0) -> frozenset[int]:
@@ -162,3 +178,4 @@ def _cron_number(text: str, names: tuple[str, ...], first: int) -> int:
 EXPIRY = ValueType("expiry", parse_expiry)
 SCHEDULE = ValueType("schedule", parse_schedule, choices=(*_ALIASES, "@startup", "@never"))
 VOLUME_SCHEDULE = ValueType("schedule", parse_volume_schedule, choices=(*_ALIASES, "@never"))
+PATTERN = ValueType("pattern", parse_pattern)

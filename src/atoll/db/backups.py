@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 from atoll.db.engine import Transaction
@@ -23,7 +24,7 @@ async def find(tx: Transaction, instance_id: int, name: str) -> Backup:
     """One. NotFound if there is none."""
     found = await _find(tx, "b.instance_id = ? AND b.name = ?", instance_id, name)
     if not found:
-        raise NotFound("Instance backup not found")
+        raise NotFound("Load backup from database: Instance backup not found")
     return found[0]
 
 
@@ -51,32 +52,51 @@ async def _find(tx: Transaction, where: str, *parameters: Any) -> list[Backup]:
     return [Backup(*(*head, bool(alone), bool(optimized), phase)) for *head, alone, optimized, phase in found]
 
 
-async def create(
-    tx: Transaction, instance_id: int, name: str, *, created_at: str, expires_at: str, instance_only: bool, phase: str
-) -> int:
-    """Insert; Conflict if the name is taken."""
-    return await tx.insert(
-        """INSERT INTO instances_backups (instance_id, name, created_at, expires_at, instance_only, phase)
-        VALUES (?, ?, ?, ?, ?, ?)""",
-        instance_id,
-        name,
-        created_at,
-        expires_at,
-        int(instance_only),
-        phase,
-    )
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where the records of one kind of owners' backups are: the column with the owner's id, and the one that says that its
+    snapshots are left out."""
+
+    name: str
+    owner: str
+    alone: str
+
+    async def create(
+        self,
+        tx: Transaction,
+        owner_id: int,
+        name: str,
+        *,
+        created_at: str,
+        expires_at: str,
+        alone: bool,
+        optimized_storage: bool,
+        phase: str,
+    ) -> int:
+        """Insert; Conflict if the name is taken."""
+        return await tx.insert(
+            f"""INSERT INTO {self.name} ({self.owner}, name, created_at, expires_at, {self.alone}, optimized_storage, phase)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            owner_id,
+            name,
+            created_at,
+            expires_at,
+            int(alone),
+            int(optimized_storage),
+            phase,
+        )
+
+    async def rename(self, tx: Transaction, backup_id: int, name: str) -> None:
+        """Change the name; Conflict if it is taken."""
+        await tx.execute(f"UPDATE {self.name} SET name = ? WHERE id = ?", name, backup_id)
+
+    async def set_phase(self, tx: Transaction, backup_id: int, phase: str) -> None:
+        """What is being done to it; empty: whole."""
+        await tx.execute(f"UPDATE {self.name} SET phase = ? WHERE id = ?", phase, backup_id)
+
+    async def delete(self, tx: Transaction, backup_id: int) -> None:
+        """Remove its record."""
+        await tx.execute(f"DELETE FROM {self.name} WHERE id = ?", backup_id)
 
 
-async def rename(tx: Transaction, backup_id: int, name: str) -> None:
-    """Change the name; Conflict if it is taken."""
-    await tx.execute("UPDATE instances_backups SET name = ? WHERE id = ?", name, backup_id)
-
-
-async def set_phase(tx: Transaction, backup_id: int, phase: str) -> None:
-    """What is being done to it; empty: whole."""
-    await tx.execute("UPDATE instances_backups SET phase = ? WHERE id = ?", phase, backup_id)
-
-
-async def delete(tx: Transaction, backup_id: int) -> None:
-    """Remove its record."""
-    await tx.execute("DELETE FROM instances_backups WHERE id = ?", backup_id)
+TABLE = Table("instances_backups", owner="instance_id", alone="instance_only")

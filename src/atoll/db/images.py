@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.db.engine import Row, Transaction
+from atoll.domain import clock
 from atoll.domain.entities import Image, ImageAlias, ImageSource
 from atoll.domain.errors import BadRequest, NotFound
 
@@ -51,6 +52,20 @@ async def find(tx: Transaction, project: str, fingerprint: str) -> Image:
     if len(found) > 1:
         raise BadRequest("More than one image matches the fingerprint", hint="give more of its digits")
     return found[0]
+
+
+async def cached_from(tx: Transaction, project: str, source: ImageSource) -> list[str]:
+    """Fingerprints of the project's images that are kept up to date from that very source, the newest first."""
+    found = await tx.query(
+        f"""SELECT images.fingerprint {_FROM} JOIN images_source s ON s.image_id = images.id
+        WHERE {_IN_PROJECT} AND images.cached = 1 AND images.auto_update = 1
+        AND s.server = ? AND s.protocol = ? AND s.alias = ? ORDER BY images.creation_date DESC, images.id DESC""",
+        project,
+        source.server,
+        source.protocol,
+        source.alias,
+    )
+    return [row[0] for row in found]
 
 
 async def projects_with(tx: Transaction, fingerprint: str) -> list[str]:
@@ -100,8 +115,19 @@ def _image(
     row: Row, properties: dict[str, str], aliases: list[ImageAlias], profiles: list[str], source: ImageSource | None
 ) -> Image:
     *head, public, architecture, created, expires, uploaded, used, cached, auto_update, kind = row
-    values: Row = (*head, bool(public), architecture, created, expires, uploaded, used, bool(cached), bool(auto_update), kind)
+    dates = [_seconds(date) for date in (created, expires, uploaded, used)]
+    values: Row = (*head, bool(public), architecture, *dates, bool(cached), bool(auto_update), kind)
     return Image(*(*values, properties, tuple(aliases), tuple(profiles), source))
+
+
+def _seconds(date: Any) -> int:
+    """A date as it is stored; scripts that write into the database directly write it as text, which LXD does too."""
+    if isinstance(date, str):
+        try:
+            return int(clock.parse(date))
+        except ValueError:
+            return 0
+    return int(date or 0)
 
 
 async def create(tx: Transaction, new: NewImage, *, node_id: int = 1) -> int:
@@ -165,6 +191,25 @@ async def set_profiles(tx: Transaction, image_id: int, project: str, profiles: t
         if row is None:
             raise NotFound(f"Profile {name!r} not found")
         await tx.insert("INSERT INTO images_profiles (image_id, profile_id) VALUES (?, ?)", image_id, row[0])
+
+
+async def set_cached(tx: Transaction, image_id: int, *, cached: bool) -> None:
+    """Whether it is here for instances alone."""
+    await tx.execute("UPDATE images SET cached = ? WHERE id = ?", int(cached), image_id)
+
+
+async def set_source(tx: Transaction, image_id: int, source: ImageSource) -> None:
+    """Remember where the image came from."""
+    await tx.execute("DELETE FROM images_source WHERE image_id = ?", image_id)
+    await tx.insert(
+        "INSERT INTO images_source (image_id, server, protocol, certificate, alias, image_type) VALUES (?, ?, ?, ?, ?, ?)",
+        image_id,
+        source.server,
+        source.protocol,
+        source.certificate,
+        source.alias,
+        source.image_type,
+    )
 
 
 async def touch(tx: Transaction, image_id: int, now: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.db import tables
+from atoll.db import instance_volumes, tables
 from atoll.db.engine import Row, Transaction
 from atoll.domain.entities import Devices, Instance, Snapshot
 from atoll.domain.errors import NotFound
@@ -175,6 +175,20 @@ async def patch_config(tx: Transaction, instance_id: int, changes: Mapping[str, 
     await tables.patch_config(tx, "instances", "instance", instance_id, changes)
 
 
+async def values_of(tx: Transaction, *keys: str) -> dict[tuple[str, str], dict[str, str]]:
+    """By (project, name), these keys of every instance's own configuration; instances that have none of them are left out."""
+    marks = ", ".join("?" * len(keys))
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for project, name, key, value in await tx.query(
+        f"SELECT projects.name, instances.name, c.key, c.value FROM instances_config c"
+        f" JOIN instances ON instances.id = c.instance_id JOIN projects ON projects.id = instances.project_id"
+        f" WHERE c.key IN ({marks})",
+        *keys,
+    ):
+        found[project, name][key] = value
+    return found
+
+
 async def set_phase(tx: Transaction, instance_id: int, phase: str) -> None:
     """What is being done to it; empty: whole."""
     await tx.execute("UPDATE instances SET phase = ? WHERE id = ?", phase, instance_id)
@@ -183,6 +197,11 @@ async def set_phase(tx: Transaction, instance_id: int, phase: str) -> None:
 async def touch(tx: Transaction, instance_id: int, now: str) -> None:
     """It was used."""
     await tx.execute("UPDATE instances SET last_used_at = ? WHERE id = ?", now, instance_id)
+
+
+async def set_created_at(tx: Transaction, instance_id: int, created_at: str) -> None:
+    """When it was made, if that was before there was this row."""
+    await tx.execute("UPDATE instances SET created_at = ? WHERE id = ?", created_at, instance_id)
 
 
 async def rename(tx: Transaction, instance_id: int, name: str) -> None:
@@ -244,7 +263,7 @@ def _snapshot(row: Row, config: Mapping[int, dict[str, str]], devices: Mapping[i
 async def create_snapshot(
     tx: Transaction, instance: Instance, name: str, *, created_at: str, expires_at: str, phase: str, stateful: bool = False
 ) -> int:
-    """Insert a snapshot with the instance's present record; Conflict if the name is taken."""
+    """Insert a snapshot with the instance's present record, and one of its volume; Conflict if the name is taken."""
     snapshot_id = await tx.insert(
         """INSERT INTO instances_snapshots (instance_id, name, architecture, ephemeral, stateful, description, created_at,
         last_used_at, expires_at, profiles, phase) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -262,6 +281,7 @@ async def create_snapshot(
     )
     await tables.replace_config(tx, "instances_snapshots", "instance_snapshot", snapshot_id, instance.config)
     await tables.replace_devices(tx, "instances_snapshots", "instance_snapshot", snapshot_id, instance.devices)
+    await instance_volumes.add_snapshot(tx, snapshot_id)
     return snapshot_id
 
 
@@ -277,9 +297,11 @@ async def set_snapshot_phase(tx: Transaction, snapshot_id: int, phase: str) -> N
 
 async def rename_snapshot(tx: Transaction, snapshot_id: int, name: str) -> None:
     """Change the name; Conflict if it is taken."""
+    await instance_volumes.rename_snapshot(tx, snapshot_id, name)
     await tx.execute("UPDATE instances_snapshots SET name = ? WHERE id = ?", name, snapshot_id)
 
 
 async def delete_snapshot(tx: Transaction, snapshot_id: int) -> None:
     """Remove its record."""
+    await instance_volumes.delete_snapshot(tx, snapshot_id)
     await tx.execute("DELETE FROM instances_snapshots WHERE id = ?", snapshot_id)

@@ -280,6 +280,32 @@ GLOBAL: list[list[str]] = [
                 AND project = (SELECT name FROM projects WHERE id = OLD.project_id);
         END""",
     ],
+    [  # a snapshot of its volume beside each snapshot of an instance, see `instance_volumes`
+        """INSERT INTO storage_volumes_snapshots (storage_volume_id, name, description, created_at)
+        SELECT v.id, s.name, v.description, s.created_at FROM instances_snapshots s JOIN instances i ON i.id = s.instance_id
+        JOIN storage_volumes v ON v.name = i.name AND v.project_id = i.project_id
+        WHERE v.type IN ('container', 'virtual-machine')""",
+        """INSERT INTO storage_volumes_snapshots_config (storage_volume_snapshot_id, key, value)
+        SELECT t.id, c.key, c.value FROM storage_volumes_snapshots t JOIN storage_volumes v ON v.id = t.storage_volume_id
+        JOIN storage_volumes_config c ON c.storage_volume_id = v.id WHERE v.type IN ('container', 'virtual-machine')""",
+    ],
+    [  # as in LXD's database, whose administrators remove a pool's row to recover it: those of its volumes go with it
+        """CREATE TRIGGER storage_pools_before_delete BEFORE DELETE ON storage_pools BEGIN
+            DELETE FROM storage_volumes WHERE storage_pool_id = OLD.id;
+        END""",
+    ],
+    [
+        """CREATE TABLE storage_volumes_backups (
+        id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        storage_volume_id INTEGER NOT NULL REFERENCES storage_volumes (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL DEFAULT '',
+        volume_only INTEGER NOT NULL DEFAULT 0,
+        optimized_storage INTEGER NOT NULL DEFAULT 0,
+        phase TEXT NOT NULL DEFAULT '',
+        UNIQUE (storage_volume_id, name))""",
+    ],
 ]
 
 LOCAL: list[list[str]] = [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from atoll.db import tables
 from atoll.db.engine import Transaction
 from atoll.domain.entities import StoragePool, StorageVolume, VolumeSnapshot
-from atoll.domain.errors import NotFound
+from atoll.domain.errors import Conflict, NotFound
 
 # --- pools -------------------------------------------------------------------------------------------------------------
 
@@ -53,7 +54,8 @@ async def update_pool(tx: Transaction, pool_id: int, description: str, config: M
 
 async def delete_pool(tx: Transaction, pool_id: int) -> None:
     """Remove it; the rows of its image volumes go with it. Conflict while it has other volumes."""
-    await tx.execute("DELETE FROM storage_volumes WHERE storage_pool_id = ? AND type = 'image'", pool_id)
+    if await tx.one("SELECT 1 FROM storage_volumes WHERE storage_pool_id = ? AND type != 'image'", pool_id) is not None:
+        raise Conflict("The storage pool has volumes")
     await tx.execute("DELETE FROM storage_pools WHERE id = ?", pool_id)
 
 
@@ -86,6 +88,14 @@ async def volume(tx: Transaction, pool: str, project: str, type: str, name: str)
     """One volume. NotFound if there is none."""
     where = f"{_IN_POOL} AND {_IN_PROJECT} AND storage_volumes.type = ? AND storage_volumes.name = ?"
     found = await _volumes(tx, where, pool, project, type, name)
+    if not found:
+        raise NotFound("Storage volume not found")
+    return found[0]
+
+
+async def volume_by_id(tx: Transaction, volume_id: int) -> StorageVolume:
+    """One volume, wherever it is and whatever its name is by now. NotFound if there is none."""
+    found = await _volumes(tx, "storage_volumes.id = ?", volume_id)
     if not found:
         raise NotFound("Storage volume not found")
     return found[0]
@@ -149,6 +159,12 @@ async def rename_volume(tx: Transaction, volume_id: int, name: str) -> None:
     await tx.execute("UPDATE storage_volumes SET name = ? WHERE id = ?", name, volume_id)
 
 
+async def settle_volume(tx: Transaction, volume_id: int) -> None:
+    """It and all its snapshots are whole."""
+    await set_volume_phase(tx, volume_id, "")
+    await tx.execute("UPDATE storage_volumes_snapshots SET phase = '' WHERE storage_volume_id = ?", volume_id)
+
+
 async def delete_volume(tx: Transaction, volume_id: int) -> None:
     """Remove it with its snapshots."""
     await tx.execute("DELETE FROM storage_volumes WHERE id = ?", volume_id)
@@ -169,6 +185,22 @@ async def volume_snapshot(tx: Transaction, volume_id: int, name: str) -> VolumeS
     if not found:
         raise NotFound("Storage volume snapshot not found")
     return found[0]
+
+
+async def snapshots_in(tx: Transaction, *, pool: str) -> dict[int, list[VolumeSnapshot]]:
+    """All whole snapshots in a pool by their volumes' ids, oldest first."""
+    of_pool = "SELECT v.id FROM storage_volumes v JOIN storage_pools p ON p.id = v.storage_pool_id WHERE p.name = ?"
+    grouped: dict[int, list[VolumeSnapshot]] = defaultdict(list)
+    for each in await _snapshots(tx, f"phase = '' AND storage_volume_id IN ({of_pool})", pool):
+        grouped[each.volume_id].append(each)
+    return grouped
+
+
+async def unfinished_snapshots(tx: Transaction, *, type: str) -> list[tuple[StorageVolume, VolumeSnapshot]]:
+    """Snapshots of volumes of that type to which something was being done, with their volumes."""
+    volumes_of_type = "SELECT id FROM storage_volumes WHERE type = ?"
+    found = await _snapshots(tx, f"phase != '' AND storage_volume_id IN ({volumes_of_type})", type)
+    return [(await volume_by_id(tx, each.volume_id), each) for each in found]
 
 
 async def _snapshots(tx: Transaction, where: str, *parameters: Any) -> list[VolumeSnapshot]:

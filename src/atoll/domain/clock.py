@@ -14,6 +14,11 @@ def rfc3339(seconds: float | None = None) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def shown(text: str) -> str:
+    """A kept moment as clients get it: `NEVER` for an empty one, whole seconds without a fraction."""
+    return text.replace(".000000Z", "Z") or NEVER
+
+
 def date_or_never(seconds: int) -> str:
     """A date kept as seconds, 0 meaning never."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds > 0 else NEVER

@@ -58,25 +58,34 @@ _EXTENSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """An algorithm and its level; None leaves the level to the algorithm's own default."""
+    """An algorithm and its level; None leaves the level to the algorithm's own default. `rsyncable`: so that a small change of
+    what is packed is a small change of the file."""
 
     algorithm: Algorithm
     level: int | None = None
+    rsyncable: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """As arguments of the program that is named as the algorithm."""
+        return [*([] if self.level is None else [f"-{self.level}"]), *([RSYNCABLE] if self.rsyncable else [])]
 
     def __str__(self) -> str:
-        return self.algorithm.value if self.level is None else f"{self.algorithm} -{self.level}"
+        return " ".join([self.algorithm.value, *self.options])
 
 
 GZIP = Compression(Algorithm.GZIP)
 NONE = Compression(Algorithm.NONE)
 ZSTD = Compression(Algorithm.ZSTD, 3)
 
+RSYNCABLE = "--rsyncable"
+_RSYNCABLE = (Algorithm.GZIP, Algorithm.ZSTD)
 _OTHER_NAMES = {"pigz": "gzip"}
-_TEXT = re.compile(r"([a-z0-9]{2,10})(?: -([0-9]{1,2}))?")
+_TEXT = re.compile(rf"([a-z0-9]{{2,10}})(?: -([0-9]{{1,2}}))?( {RSYNCABLE})?")
 
 
 def parse(text: str) -> Compression:
-    """`zstd`, `gzip -9` …; `pigz` is gzip. BadRequest for an algorithm or option that is not on the list."""
+    """`zstd`, `gzip -9`, `gzip --rsyncable` …; `pigz` is gzip. BadRequest for an algorithm or option that is not on the list."""
     match = _TEXT.fullmatch(text)
     known = [algorithm.value for algorithm in Algorithm]
     name = _OTHER_NAMES.get(match[1], match[1]) if match is not None else ""
@@ -85,9 +94,9 @@ def parse(text: str) -> Compression:
             f"Invalid compression algorithm {text[:40]!r}", hint=f"known are {', '.join(known)}, with a level as in 'zstd -3'"
         )
     algorithm = Algorithm(name)
-    if match[2] is None:
-        return Compression(algorithm)
-    level = int(match[2])
-    if level not in algorithm.levels:
+    level = None if match[2] is None else int(match[2])
+    if level is not None and level not in algorithm.levels:
         raise BadRequest(f"Compression algorithm {algorithm} has no level {level}")
-    return Compression(algorithm, level)
+    if match[3] and algorithm not in _RSYNCABLE:
+        raise BadRequest(f"Compression algorithm {algorithm} has no option {RSYNCABLE}")
+    return Compression(algorithm, level, rsyncable=bool(match[3]))

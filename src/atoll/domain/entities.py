@@ -111,6 +111,22 @@ class Backup:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeBackup:
+    """A custom volume's backup, as `Backup`."""
+
+    id: int
+    pool: str
+    project: str
+    volume: str
+    name: str
+    created_at: str
+    expires_at: str
+    volume_only: bool
+    optimized_storage: bool
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageAlias:
     """A name for an image."""
 

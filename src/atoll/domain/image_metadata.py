@@ -13,15 +13,14 @@ the type shown, and a wrong one is a BadRequest that names it. Unknown keys are 
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from atoll.domain import architectures
+from atoll.domain import architectures, plain_yaml
 from atoll.domain.errors import BadRequest
+from atoll.domain.plain_yaml import Limits
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -63,7 +62,11 @@ class ImageMetadata:
 
 def parse(data: bytes) -> ImageMetadata:
     """The metadata of that YAML text. BadRequest, naming the node, for anything that is not as it should be."""
-    tree = _mapping("metadata.yaml", load_yaml(data))
+    return of_tree(_mapping("metadata.yaml", load_yaml(data)))
+
+
+def of_tree(tree: Mapping[str, Any]) -> ImageMetadata:
+    """The same of plain data, such as that of a JSON object."""
     for required in ("architecture", "creation_date"):
         if required not in tree:
             raise BadRequest(f"metadata.yaml: {required} is missing")
@@ -80,13 +83,19 @@ def dump(metadata: ImageMetadata) -> bytes:
     """The YAML text of it, the same for equal metadata; `parse` reads it back."""
     import yaml  # 21 ms that a daemon without image work never pays
 
-    tree: dict[str, Any] = {"architecture": metadata.architecture, "creation_date": metadata.creation_date}
-    if metadata.expiry_date:
-        tree["expiry_date"] = metadata.expiry_date
-    tree["properties"] = dict(metadata.properties)
-    tree["templates"] = {path: _template_tree(template) for path, template in metadata.templates.items()}
-    text = yaml.safe_dump(tree, sort_keys=True, allow_unicode=True, default_flow_style=False)
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(tree(metadata), Dumper=dumper, sort_keys=True, allow_unicode=True, default_flow_style=False)
     return str(text).encode()
+
+
+def tree(metadata: ImageMetadata) -> dict[str, Any]:
+    """It as plain data, from which `of_tree` makes it again."""
+    found: dict[str, Any] = {"architecture": metadata.architecture, "creation_date": metadata.creation_date}
+    if metadata.expiry_date:
+        found["expiry_date"] = metadata.expiry_date
+    found["properties"] = dict(metadata.properties)
+    found["templates"] = {path: _template_tree(template) for path, template in metadata.templates.items()}
+    return found
 
 
 def _template_tree(template: Template) -> dict[str, Any]:
@@ -99,59 +108,9 @@ def _template_tree(template: Template) -> dict[str, Any]:
 
 
 def load_yaml(data: bytes) -> object:
-    """Plain data of a YAML text within the limits above; BadRequest for a text that is not YAML or exceeds them.
-
-    The limits are checked over the parser's events, before anything is built: an alias bomb or a deep nesting costs only
-    as much as its text.
-    """
-    import yaml  # see dump
-
-    if len(data) > MAX_BYTES:
-        raise BadRequest(f"metadata.yaml is longer than {MAX_BYTES} bytes")
-    loader = _loader()
-    try:
-        _check_events(yaml.parse(data, Loader=loader))
-        return yaml.load(data, Loader=loader)  # noqa: S506 - a subclass of the safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a number too long for Python, or a text that is not UTF-8
-        raise BadRequest(f"metadata.yaml is not valid YAML: {str(error)[:300]}") from error
-
-
-@functools.cache
-def _loader() -> Any:
-    """The safe loader, in C where PyYAML has it, that takes only null, true, false and plain decimal numbers for other
-    than text: `serial: 0755` and `released: 2024-01-01` keep their spelling, and there are no merge keys."""
-    import yaml  # see dump
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader: Any = type("MetadataLoader", (base,), {"yaml_implicit_resolvers": {}})
-    for tag, pattern, first in (
-        ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-        ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-        ("int", r"(?:-?[1-9][0-9]*|0)$", list("-0123456789")),
-    ):
-        loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
-    return loader
-
-
-def _check_events(events: Any) -> None:
-    import yaml  # see dump
-
-    depth = nodes = aliases = 0
-    for event in events:
-        if isinstance(event, yaml.NodeEvent):
-            nodes += 1
-            aliases += isinstance(event, yaml.AliasEvent)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise BadRequest(f"metadata.yaml is nested deeper than {MAX_DEPTH} levels")
-        if aliases > MAX_ALIASES:
-            raise BadRequest(f"metadata.yaml has more than {MAX_ALIASES} aliases")
-        if nodes > MAX_NODES:
-            raise BadRequest(f"metadata.yaml has more than {MAX_NODES} nodes")
+    """Plain data of a YAML text within the limits above; BadRequest for a text that is not YAML or exceeds them."""
+    limits = Limits(nodes=MAX_NODES, depth=MAX_DEPTH, aliases=MAX_ALIASES, bytes=MAX_BYTES)
+    return plain_yaml.load(data, what="metadata.yaml", limits=limits, typed=True)
 
 
 def _wrong(node: str, wanted: str, value: object) -> BadRequest:

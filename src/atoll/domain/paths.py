@@ -38,6 +38,11 @@ class Paths:
         return self.root / "images"
 
     @property
+    def streams(self) -> Path:
+        """What image servers said last."""
+        return self.root / "cache" / "streams"
+
+    @property
     def backups(self) -> Path:
         """Backup files."""
         return self.root / "backups"
@@ -61,6 +66,20 @@ class Paths:
         """A link to each instance's volume."""
         return self.root / "containers"
 
+    @property
+    def devlxd(self) -> Path:
+        """The folder that instances see as /dev/lxd."""
+        return self.root / "devlxd"
+
+    @property
+    def devlxd_socket(self) -> Path:
+        """The guest API's unix socket."""
+        return self.devlxd / "sock"
+
+    def snapshots(self, key: str) -> Path:
+        """A link to the snapshots of an instance's volume, while it has some."""
+        return self.root / "snapshots" / key
+
     def logs(self, key: str) -> Path:
         """An instance's logs."""
         return self.root / "logs" / key
@@ -79,10 +98,14 @@ FOLDERS = {
     "backups": 0o700,
     "backups/custom": 0o700,
     "backups/instances": 0o700,
+    "cache": 0o700,
+    "cache/streams": 0o700,
     "containers": 0o711,
     "database": 0o700,
     "database/global": 0o700,
     "devices": 0o711,
+    "disks": 0o700,
+    "devlxd": 0o755,
     "images": 0o700,
     "logs": 0o700,
     "networks": 0o711,

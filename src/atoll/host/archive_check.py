@@ -34,6 +34,21 @@ def settle(target: Path) -> ImageMetadata:
         os.close(top)
 
 
+def settle_volume(target: Path) -> None:
+    """As `settle`, for a volume out of a backup, whose metadata is optional and not looked into: who uses it does."""
+    top = os.open(target, _FOLDER)
+    try:
+        found = set(os.listdir(top))
+        if surplus := found - _EXPECTED:
+            raise BadRequest(f"The volume has unexpected files: {', '.join(sorted(surplus)[:5])!r}")
+        os.close(_open(top, "rootfs", _FOLDER, "rootfs"))
+        if "metadata.yaml" in found:
+            _take_file(top, "metadata.yaml", "metadata.yaml")
+        _settle_templates(top)
+    finally:
+        os.close(top)
+
+
 def read_file(folder: Path, name: str, *, limit: int = image_metadata.MAX_BYTES) -> bytes:
     """A regular file of a folder that strangers may have filled. BadRequest if it is missing, a link, or beyond `limit`."""
     top = os.open(folder, _FOLDER)

@@ -7,7 +7,8 @@ other process. What an archive's links point at outside of that does not exist. 
 which never include making device nodes or mounting, and its limits.
 
 The specification (see `Jail` in archive_sandbox) is JSON: `binds` [[path, name below /, writable], …], `cwd`,
-`capabilities` [number, …], `limits` {resource name: number}.
+`capabilities` [number, …], `limits` {resource name: number}, and, for a program that is to run in a user namespace, `users` and
+`groups`: [[first id inside, first id outside, count], …]; `shell`: an empty file is at /dev/null.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import sys
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
+CLONE_NEWUSER = 0x10000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
@@ -59,7 +61,7 @@ def _bind(source: int, name: str, *, writable: bool) -> None:
     target = f"{NEW_ROOT}/{name}"
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.isdir(f"/proc/self/fd/{source}"):
-        os.mkdir(target)
+        os.makedirs(target, exist_ok=True)  # it may be in what an earlier bind shows
     else:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     _mount(f"/proc/self/fd/{source}", target, None, MS_BIND | MS_REC)
@@ -79,12 +81,15 @@ def _show_programs() -> None:
             _restrict(NEW_ROOT + path, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 
 
-def enter_root(binds: list[tuple[str, str, bool]], cwd: str) -> None:
+def enter_root(binds: list[tuple[str, str, bool]], cwd: str, *, null: bool) -> None:
     """Change to a root that holds the programs and the binds; the host's root is gone from this namespace afterwards."""
     sources = [os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) for path, _, _ in binds]
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("jail", NEW_ROOT, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=1m,mode=0755")
     _show_programs()
+    if null:
+        os.mkdir(f"{NEW_ROOT}/dev")
+        os.close(os.open(f"{NEW_ROOT}/dev/null", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
     for source, (_, name, writable) in zip(sources, binds, strict=True):
         _bind(source, name, writable=writable)
     os.chdir(NEW_ROOT)
@@ -104,18 +109,57 @@ def drop_privileges(capabilities: list[int], limits: dict[str, int]) -> None:
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
+class UserNamespace:
+    """For the program, if there are maps: its parent, who alone may, writes them. Both sides of a fork use it."""
+
+    def __init__(self, users: list[list[int]], groups: list[list[int]]) -> None:
+        self._maps = {"uid_map": users, "gid_map": groups}
+        self._entered, self._mapped = os.pipe(), os.pipe()
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the child takes the root away
+
+    def map(self, child: int) -> None:
+        """The parent's part."""
+        os.close(self._entered[1])
+        os.close(self._mapped[0])
+        if os.read(self._entered[0], 1):
+            for name, entries in self._maps.items():
+                lines = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in entries)
+                file = os.open(f"{child}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc)
+                os.write(file, lines.encode())
+            os.write(self._mapped[1], b"1")
+        os.close(self._mapped[1])
+
+    def enter(self) -> None:
+        """The child's part: it is the namespace's root afterwards."""
+        os.close(self._entered[0])
+        os.close(self._mapped[1])
+        _call("unshare", CLONE_NEWUSER)
+        os.write(self._entered[1], b"1")
+        if not os.read(self._mapped[0], 1):
+            raise OSError("the ids were not mapped")
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids has cleared it
+
+
 def main() -> None:
     """Enter the namespaces, run the program as their first process, pass its exit code on."""
     spec = json.loads(sys.argv[1])
     _call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET)
+    namespace = UserNamespace(spec["users"], spec["groups"]) if spec["users"] else None
     child = os.fork()
     if child:
         for stream in (0, 1):
             os.close(stream)  # else a pipe of the program would stay open after its end
+        if namespace is not None:
+            namespace.map(child)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         sys.exit(128 - code if code < 0 else code)
     _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    enter_root([tuple(bind) for bind in spec["binds"]], spec["cwd"])
+    enter_root([tuple(bind) for bind in spec["binds"]], spec["cwd"], null=spec["shell"])
+    if namespace is not None:
+        namespace.enter()
     drop_privileges(spec["capabilities"], spec["limits"])
     os.execv(sys.argv[2], sys.argv[2:])
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from atoll.domain import image_metadata
 from atoll.domain.compression import Algorithm, Compression
-from atoll.domain.errors import BadRequest, HostError
+from atoll.domain.errors import HostError
 from atoll.domain.image_metadata import ImageMetadata
 from atoll.domain.undo import Reverter
 from atoll.host import archive_sandbox, archive_stream
@@ -84,7 +84,7 @@ async def pack_image(
             names = [bind.name for bind in members]
             return await pack_tar(members, names, output, compression=compression, seconds=seconds, progress=progress)
         async with _new_file(output), archive_stream.time_limit(seconds, "Packing the image"):
-            return await _squashfs(members, output)
+            return await _squashfs(members, output, [bind.name for bind in members])
 
 
 async def pack_tar(
@@ -96,10 +96,11 @@ async def pack_tar(
     seconds: float = SECONDS,
     progress: Progress | None = None,
 ) -> Packed:
-    """Pack what `members` show, by those names in that order, into the new tar file `output`. For the rest see `pack_image`;
-    an algorithm that makes no tar file is a BadRequest."""
+    """Pack what `members` show, by those names in that order, into the new file `output`: a tar file, or a squashfs, which has no
+    order. For the rest see `pack_image`."""
     if compression.algorithm is Algorithm.SQUASHFS:
-        raise BadRequest("A squashfs is no archive of this kind", hint="choose another compression algorithm")
+        async with _new_file(output), archive_stream.time_limit(seconds, "Packing"):
+            return await _squashfs(members, output, sorted({name.partition("/")[0] for name in names}))
     async with _new_file(output) as file, archive_stream.time_limit(seconds, "Packing"):
         return await _tarball(members, names, file, compression, progress)
 
@@ -170,11 +171,10 @@ async def _tarball(
 
 async def _compressor(stack: AsyncExitStack, compression: Compression, sink: BinaryIO) -> tuple[Program, BinaryIO]:
     """Start the compressor in front of a sink, which is closed here; returns it and the sink in front of it."""
-    level = [] if compression.level is None else [f"-{compression.level}"]
     read_end, write_end = archive_stream.pipe()
     stack.enter_context(write_end)
     with read_end, sink:
-        argv = [*_COMPRESSORS[compression.algorithm], *level]
+        argv = [*_COMPRESSORS[compression.algorithm], *compression.options]
         program = await archive_sandbox.start(argv, Jail(memory_bytes=_MEMORY_BYTES), stdin=read_end, stdout=sink)
     return await stack.enter_async_context(program), write_end
 
@@ -200,10 +200,10 @@ class _HashingWriter:
         return Packed(self._hash.hexdigest(), self.size)
 
 
-async def _squashfs(members: Sequence[Bind], output: Path) -> Packed:
-    """The members as a squashfs file system, which is hashed afterwards: its writer goes back and forth."""
+async def _squashfs(members: Sequence[Bind], output: Path, tops: Sequence[str]) -> Packed:
+    """What is at the top as a squashfs file system, which is hashed afterwards: its writer goes back and forth."""
     jail = Jail([*members, Bind(output, "image", writable=True)], capabilities=OWNING, memory_bytes=_MEMORY_BYTES)
-    argv = ["mksquashfs", *(bind.name for bind in members), "/image", "-noappend", "-no-progress", "-quiet", "-comp", "zstd"]
+    argv = ["mksquashfs", *tops, "/image", "-keep-as-directory", "-noappend", "-no-progress", "-quiet", "-comp", "zstd"]
     async with await archive_sandbox.start(argv, jail) as program:
         code, said = await program.finish()
     if code:

@@ -35,7 +35,9 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Jail:
-    """What a program gets. `memory_bytes` limits its address space, `file_bytes` the size of a file it writes."""
+    """What a program gets. `memory_bytes` limits its address space, `file_bytes` the size of a file it writes. With `users` and
+    `groups` (first id inside, first id outside, count) it runs in a user namespace, as its root. `shell`: it is a shell, which
+    wants a /dev/null to read."""
 
     binds: Sequence[Bind] = ()
     cwd: str = "/"
@@ -43,6 +45,9 @@ class Jail:
     memory_bytes: int = 4 << 30
     file_bytes: int = _NO_LIMIT
     env: Mapping[str, str] = field(default_factory=dict)
+    users: Sequence[tuple[int, int, int]] = ()
+    groups: Sequence[tuple[int, int, int]] = ()
+    shell: bool = False
 
     def spec(self) -> str:
         """The JSON that `archive_jail` reads."""
@@ -51,6 +56,9 @@ class Jail:
                 "binds": [(str(bind.path), bind.name, bind.writable) for bind in self.binds],
                 "cwd": self.cwd,
                 "capabilities": list(self.capabilities),
+                "users": list(self.users),
+                "groups": list(self.groups),
+                "shell": self.shell,
                 "limits": {"RLIMIT_AS": self.memory_bytes, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_CORE": 0},
             }
         )
@@ -113,7 +121,7 @@ def raise_failure(code: int, said: str) -> None:
     if code == 0:
         return
     kind: type[AtollError] = HostError if any(words in said for words in _HOST_TROUBLE) else BadRequest
-    raise kind(f"The image cannot be unpacked: {said[-500:] or f'exit code {code}'}")
+    raise kind(f"The archive cannot be unpacked: {said[-500:] or f'exit code {code}'}")
 
 
 def _descriptor(stream: int | BinaryIO | None) -> int:

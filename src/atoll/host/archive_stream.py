@@ -90,7 +90,7 @@ class Opened:
             return
         code, said = await self.decompressor.finish()
         if code:
-            raise BadRequest(f"The image cannot be decompressed: {said[-300:]}")
+            raise BadRequest(f"The archive cannot be decompressed: {said[-300:]}")
 
 
 @asynccontextmanager

@@ -14,10 +14,10 @@ Blocking: runs in a worker thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from atoll.domain.errors import BadRequest, Cancelled, TooLarge, Unsupported
 
@@ -63,12 +63,12 @@ class Source:
         """That many bytes. BadRequest if the stream ends before, TooLarge beyond the budget."""
         self._left -= size
         if self._left < 0:
-            raise TooLarge("The image is larger than allowed when unpacked")
+            raise TooLarge("The archive is larger than allowed when unpacked")
         if self._stopped:
             raise Cancelled("Reading the image was cancelled")
         data = self._stream.read(size)
         if len(data) != size:
-            raise BadRequest("The image's archive is truncated")
+            raise BadRequest("The archive is truncated")
         return data
 
     def pieces(self, size: int) -> Iterator[bytes]:
@@ -83,7 +83,7 @@ class Source:
         while data := self._stream.read(_PIECE):
             self._left -= len(data)
             if self._left < 0 or self._stopped:
-                raise TooLarge("The image is larger than allowed when unpacked")
+                raise TooLarge("The archive is larger than allowed when unpacked")
 
 
 @dataclass(slots=True)
@@ -91,11 +91,12 @@ class Member:
     """A member's effective header. `head` are the raw blocks from its extension headers up to its content.
 
     `stored` is the size of what follows in the stream, padding not included, `apparent` that of a sparse file with its holes;
-    names are relative, without `./` and trailing slashes.
+    `name` is relative, without `./` and trailing slashes, `spelled` as it is written; `link` is what a link leads to.
     """
 
     kind: bytes = b"0"
     name: bytes = b""
+    spelled: bytes = b""
     link: bytes = b""
     stored: int = 0
     apparent: int = 0
@@ -119,9 +120,9 @@ def members(source: Source, budget: Budget) -> Iterator[Member]:
     while (member := _next_member(source)) is not None:
         entries += 1
         if entries > budget.entries:
-            raise TooLarge(f"The image has more than {budget.entries} files")
+            raise TooLarge(f"The archive has more than {budget.entries} files")
         if max(member.stored, member.apparent) > budget.file_bytes:
-            raise TooLarge(f"The image has a file of more than {budget.file_bytes} bytes")
+            raise TooLarge(f"The archive has a file of more than {budget.file_bytes} bytes")
         yield member
 
 
@@ -133,21 +134,21 @@ def _next_member(source: Source) -> Member | None:
         header = source.exactly(BLOCK)
         if not header.strip(b"\0"):
             if member.head:
-                raise BadRequest("The image's archive ends within a member")
+                raise BadRequest("The archive ends within a member")
             return None
         _verify(header)
-        kind, size = header[156:157], _number(header[124:136])
+        kind, size = header[156:157], number(header[124:136])
         if kind not in b"xgLK":
             return _complete(source, member, header, extended)
         if size > MAX_EXTENSION:
-            raise BadRequest("The image's archive has an extension header beyond 1 MiB")
+            raise BadRequest("The archive has an extension header beyond 1 MiB")
         padded = source.exactly(-(-size // BLOCK) * BLOCK)
         if kind == b"g":
             continue  # comments of the archive's maker; what else they could set is not wanted
         member.head += (header, padded)
         for key, value in _extension(kind, padded[:size]):
             if kind != b"x" and key in extended:
-                raise BadRequest("The image's archive names a member twice")
+                raise BadRequest("The archive names a member twice")
             extended[key] = value
 
 
@@ -158,19 +159,19 @@ def _extension(kind: bytes, data: bytes) -> Iterator[tuple[bytes, bytes]]:
     elif kind == b"K":
         yield b"linkpath", data.rstrip(b"\0")
     else:
-        yield from _pax_records(data)
+        yield from pax_records(data)
 
 
-def _pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def pax_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """`<length> <key>=<value>\\n` records; lengths count the whole record."""
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 12)
-        length = _digits(data[at:space]) if space > 0 else 0
+        length = digits(data[at:space]) if space > 0 else 0
         record = data[at : at + length]
         key, equals, value = record[space - at + 1 : -1].partition(b"=")
         if not equals or not record.endswith(b"\n") or len(record) != length:
-            raise BadRequest("The image's archive has a malformed pax header")
+            raise BadRequest("The archive has a malformed pax header")
         yield key, value
         at += length
 
@@ -184,50 +185,50 @@ def _complete(source: Source, member: Member, header: bytes, extended: dict[byte
     name = extended.get(b"GNU.sparse.name", extended.get(b"path", prefix + b"/" + name if prefix else name))
     if member.kind in (b"0", b"\0") and name.endswith(b"/"):
         member.kind = DIRECTORY
-    member.name = clean_name(name)
+    member.name, member.spelled = clean_name(name), name
     member.link = extended.get(b"linkpath", header[157:257].split(b"\0")[0])
     if member.kind not in _KNOWN:
-        raise BadRequest(f"The image's archive has a member of unknown kind {member.kind!r}")
+        raise BadRequest(f"The archive has a member of unknown kind {member.kind!r}")
     if member.kind != LINK:  # some writers note the size of a hard link's file; no content follows
-        member.stored = _digits(extended[b"size"]) if b"size" in extended else _number(header[124:136])
+        member.stored = digits(extended[b"size"]) if b"size" in extended else number(header[124:136])
     if member.stored and member.kind in _WITHOUT_CONTENT:
-        raise BadRequest(f"The image's archive has content where none belongs: {_shown(member.name)}")
+        raise BadRequest(f"The archive has content where none belongs: {shown(member.name)}")
     for key in (b"GNU.sparse.realsize", b"GNU.sparse.size"):
         if key in extended:
-            member.apparent = _digits(extended[key])
+            member.apparent = digits(extended[key])
     if member.kind == b"S":
-        member.apparent = _number(header[483:495])
+        member.apparent = number(header[483:495])
         more = header[482]
         while more:  # the old sparse format continues its map in blocks before the content
             member.head.append(source.exactly(BLOCK))
             more = member.head[-1][504]
             if len(member.head) * BLOCK > MAX_EXTENSION:
-                raise BadRequest("The image's archive has a sparse map beyond 1 MiB")
+                raise BadRequest("The archive has a sparse map beyond 1 MiB")
     return member
 
 
 def _verify(header: bytes) -> None:
-    if _number(header[148:156]) != sum(header[:148]) + sum(header[156:]) + 8 * 0x20:
-        raise BadRequest("The image's archive has a header with a false checksum: it is damaged or no tar archive")
+    if number(header[148:156]) != sum(header[:148]) + sum(header[156:]) + 8 * 0x20:
+        raise BadRequest("The archive has a header with a false checksum: it is damaged or no tar archive")
 
 
-def _number(text: bytes) -> int:
+def number(text: bytes) -> int:
     """A number field: octal digits, or base 256 when its first bit is set."""
     if text[0] & 0x80:
         if text[0] != 0x80:
-            raise BadRequest("The image's archive has a negative or absurd size")
+            raise BadRequest("The archive has a negative or absurd size")
         return int.from_bytes(text[1:], "big")
     digits = text.strip(b" \0")
     if not digits:
         return 0
     if len(digits.strip(b"01234567")):
-        raise BadRequest("The image's archive has a number that is not octal")
+        raise BadRequest("The archive has a number that is not octal")
     return int(digits, 8)
 
 
-def _digits(text: bytes) -> int:
+def digits(text: bytes) -> int:
     if not text.isdigit() or len(text) > 19:
-        raise BadRequest("The image's archive has a malformed pax number")
+        raise BadRequest("The archive has a malformed pax number")
     return int(text)
 
 
@@ -237,14 +238,14 @@ def clean_name(name: bytes) -> bytes:
     A leading slash means the archive's top, as it does to tar (which is never told --absolute-names) and so to LXD.
     """
     if len(name) > MAX_NAME or b"\0" in name:
-        raise BadRequest(f"The image's archive has an overlong name: {_shown(name)}")
+        raise BadRequest(f"The archive has an overlong name: {shown(name)}")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts or len(parts) > MAX_DEPTH:
-        raise BadRequest(f"The image's archive has a name that leads out of it or is too deep: {_shown(name)}")
+        raise BadRequest(f"The archive has a name that leads out of it or is too deep: {shown(name)}")
     return b"/".join(parts)
 
 
-def _shown(name: bytes) -> str:
+def shown(name: bytes) -> str:
     return repr(name[:100].decode(errors="replace"))
 
 
@@ -259,9 +260,9 @@ class Rules:
     def check_complete(self) -> None:
         """At the end: BadRequest if the archive lacks what its layout is for."""
         if self._layout is not Layout.ROOTFS and b"metadata.yaml" not in self._seen:
-            raise BadRequest("The image has no metadata.yaml")
+            raise BadRequest("The archive has no metadata.yaml")
         if self._layout is not Layout.METADATA and not self._has_rootfs:
-            raise BadRequest("The image has no rootfs")
+            raise BadRequest("The archive has no rootfs")
 
     def keeps(self, member: Member) -> bool:
         """True to pass the member on, False to drop it; BadRequest or Unsupported to refuse the archive."""
@@ -279,18 +280,18 @@ class Rules:
         if top != b"rootfs":
             return False
         if not rest and member.kind != DIRECTORY:
-            raise BadRequest("The image's rootfs is not a directory")
+            raise BadRequest("The archive's rootfs is not a directory")
         return self._keeps_in_rootfs(member, rest, b"rootfs/")
 
     def _keeps_metadata(self, member: Member, rest: bytes) -> bool:
         """metadata.yaml is one regular file; templates is one folder of regular files."""
         allowed = (DIRECTORY,) if member.name == b"templates" else FILES
         if member.kind not in allowed or b"/" in rest or member.name.startswith(b"metadata.yaml/"):
-            raise BadRequest(f"The image's {_shown(member.name)} is not a plain file or folder")
+            raise BadRequest(f"The archive's {shown(member.name)} is not a plain file or folder")
         if member.name in self._seen and member.kind != DIRECTORY:
-            raise BadRequest(f"The image has {_shown(member.name)} twice")
+            raise BadRequest(f"The archive has {shown(member.name)} twice")
         if len(self._seen) > MAX_TEMPLATES:
-            raise BadRequest(f"The image has more than {MAX_TEMPLATES} templates")
+            raise BadRequest(f"The archive has more than {MAX_TEMPLATES} templates")
         self._seen.add(member.name)
         return True
 
@@ -300,17 +301,33 @@ class Rules:
         if name.startswith(b"dev/"):
             return False
         if member.kind == LINK and not clean_name(member.link).startswith(top):
-            raise BadRequest(f"The image has a hard link that leads out of its rootfs: {_shown(member.name)}")
+            raise BadRequest(f"The archive has a hard link that leads out of its rootfs: {shown(member.name)}")
         return True
 
 
-def filter_stream(source: Source, layout: Layout, budget: Budget, write: Callable[[bytes], object]) -> None:
-    """Pass on the kept members of the stream, with an end marker."""
-    rules = Rules(layout)
+class Filter(Protocol):
+    """Decides which members of an archive are kept; see `Rules`."""
+
+    def keeps(self, member: Member) -> bool:
+        """True to pass the member on, False to drop it; BadRequest or Unsupported to refuse the archive."""
+
+    def check_complete(self) -> None:
+        """At the end: BadRequest if something is missing."""
+
+
+def filter_stream(
+    source: Source,
+    rules: Filter,
+    budget: Budget,
+    write: Callable[[bytes], object],
+    *,
+    rewrite: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None,
+) -> None:
+    """Pass on the kept members of the stream, their heads rewritten by that function, with an end marker."""
     for member in members(source, budget):
         kept = rules.keeps(member)
         if kept:
-            for block in member.head:
+            for block in rewrite(member.head) if rewrite is not None else member.head:
                 write(block)
         for piece in source.pieces(member.padded):
             if kept:
@@ -325,9 +342,9 @@ def find_file(source: Source, name: bytes, budget: Budget, *, limit: int) -> byt
     for member in members(source, budget):
         if member.name == name:
             if member.kind not in (b"0", b"\0"):
-                raise BadRequest(f"The image's {_shown(name)} is not a plain file")
+                raise BadRequest(f"The archive's {shown(name)} is not a plain file")
             if member.stored > limit:
-                raise TooLarge(f"The image's {_shown(name)} is larger than {limit} bytes")
+                raise TooLarge(f"The archive's {shown(name)} is larger than {limit} bytes")
             return source.exactly(member.stored)
         for _ in source.pieces(member.padded):
             pass

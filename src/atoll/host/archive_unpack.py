@@ -7,6 +7,7 @@ unsquashfs run where there is nothing but the target (`archive_jail`), and what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.domain.errors import BadRequest, Unsupported
@@ -16,7 +17,7 @@ from atoll.host import archive_check, archive_kind, archive_sandbox, archive_squ
 from atoll.host.archive_kind import Kind
 from atoll.host.archive_sandbox import OWNING, Bind, Jail
 from atoll.host.archive_stream import Progress
-from atoll.host.archive_tar import Budget, Layout
+from atoll.host.archive_tar import Budget, Filter, Layout
 from atoll.host.threads import in_thread
 
 _TAR = (
@@ -91,24 +92,36 @@ async def _unpack(path: Path, layout: Layout, target: Path, budget: Budget, prog
     if kind is Kind.QCOW2:
         raise Unsupported("The image is one of a virtual machine")
     if kind is not Kind.SQUASHFS:
-        await _unpack_tar(path, kind, layout, target, budget, progress)
+        await unpack_tar(path, kind, archive_tar.Rules(layout), target, budget, progress)
     elif layout is Layout.METADATA:
         raise BadRequest("The metadata part of an image must be a tar archive")
     else:
         await archive_squashfs.unpack(path, layout, target, budget)
 
 
-async def _unpack_tar(path: Path, kind: Kind, layout: Layout, target: Path, budget: Budget, progress: Progress | None) -> None:
+async def unpack_tar(
+    path: Path,
+    kind: Kind,
+    rules: Filter,
+    target: Path,
+    budget: Budget,
+    progress: Progress | None = None,
+    *,
+    strip: int = 0,
+    rewrite: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None,
+) -> None:
+    """What the rules let through, into a folder: without the first `strip` parts of the names, heads rewritten by that function.
+    What a failure leaves is the caller's to remove."""
     jail = Jail([Bind(target, "work", writable=True)], cwd="/work", capabilities=OWNING, file_bytes=budget.file_bytes)
     read_end, write_end = archive_stream.pipe()
 
     def pump() -> None:
         with write_end:
-            archive_tar.filter_stream(archive.source, layout, budget, write_end.write)
+            archive_tar.filter_stream(archive.source, rules, budget, write_end.write, rewrite=rewrite)
 
     with write_end, read_end:
         async with archive_stream.open_tar(path, kind, budget, progress=progress) as archive:
-            async with await archive_sandbox.start(_TAR, jail, stdin=read_end) as tar:
+            async with await archive_sandbox.start([*_TAR, f"--strip-components={strip}"], jail, stdin=read_end) as tar:
                 read_end.close()  # so that a tar that ends is noticed
                 try:
                     await archive.worker.run(pump)

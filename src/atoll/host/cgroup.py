@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 FREEZE_SECONDS = 10.0
 _UNIFIED = ""
 _NO_LIMIT = 1 << 62
+_DISK = re.compile(r"[0-9]+:[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +202,50 @@ def freeze(layout: Layout, group: str, *, frozen: bool) -> None:
 
 
 def apply(layout: Layout, group: str, settings: Sequence[Setting]) -> None:
-    """Write settings of controllers that this host has. The kernel takes some pairs (a memory limit and the one of memory and
-    swap together) in one order only, so what is refused at first is tried once more after the others. OSError names the file."""
-    refused = [setting for setting in settings if layout.version(setting.controller) and not _try(layout, group, setting)]
-    for setting in refused:
-        write(f"{layout.path(setting.controller, group)}/{setting.file}", setting.value)
+    """Write settings of controllers that this host has; all, or none. What holds already is not written.
 
-
-def _try(layout: Layout, group: str, setting: Setting) -> bool:
+    The kernel takes some pairs (a memory limit and the one of memory and swap together) in one order only, so what is refused at
+    first is tried once more after the others. OSError names the file; what was written before it is back then.
+    """
+    done: list[tuple[str, str]] = []
+    waiting = [
+        (f"{layout.path(setting.controller, group)}/{setting.file}", setting.value)
+        for setting in settings
+        if layout.version(setting.controller)
+    ]
     try:
-        write(f"{layout.path(setting.controller, group)}/{setting.file}", setting.value)
+        for last in (False, True):
+            waiting = [pair for pair in waiting if not _write_over(*pair, done, must=last)]
     except OSError:
+        for path, before in reversed(done):
+            with contextlib.suppress(OSError):  # the file that stands in the way was never written
+                write(path, before)
+        raise
+
+
+def _write_over(path: str, value: str, done: list[tuple[str, str]], *, must: bool) -> bool:
+    """Write, and note in `done` what stood there. False when it is refused; where it `must` be written that is an OSError."""
+    before = _standing(path, value)
+    if before == value:
+        return True
+    try:
+        write(path, value)
+    except OSError:
+        if must:
+            raise
         return False
+    done.append((path, before))
     return True
+
+
+def _standing(path: str, value: str) -> str:
+    """What a write of `value` puts aside: the file's text, or of a file with a line for each disk that disk's."""
+    text = read_text(path).strip()
+    disk, _, rest = value.partition(" ")
+    if not _DISK.fullmatch(disk):
+        return text
+    free = "rbps=max wbps=max riops=max wiops=max" if "=" in rest else "0"
+    return next((line for line in text.splitlines() if line.startswith(f"{disk} ")), f"{disk} {free}")
 
 
 def write(path: str, text: str) -> None:
@@ -224,6 +257,24 @@ def write(path: str, text: str) -> None:
         raise OSError(error.errno, f"{path}: {error.strerror} (value {text!r})") from error
     finally:
         os.close(fd)
+
+
+def usable_cpus(layout: Layout) -> tuple[int, ...]:
+    """The CPUs that are online and that groups may be given, ascending."""
+    online = parse_cpus(read_text("/sys/devices/system/cpu/online"))
+    version = layout.version("cpuset")
+    file = "cpuset.cpus.effective" if version == 2 else "cpuset.effective_cpus"
+    lent = parse_cpus(read_text(layout.path("cpuset", file))) if version else ()
+    return tuple(cpu for cpu in online if not lent or cpu in lent) or (0,)
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """The numbers of a list as the kernel writes it: `0-2,5`."""
+    found: list[int] = []
+    for item in filter(None, text.strip().split(",")):
+        first, _, last = item.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return tuple(found)
 
 
 def remove(layout: Layout, group: str) -> None:

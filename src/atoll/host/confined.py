@@ -110,6 +110,11 @@ def remove_tree(path: Path) -> None:
         _Remover(parent).remove(path.name)
 
 
+def remove_entry(folder: int, name: str) -> None:
+    """As `remove_tree`, for an entry of the directory that a descriptor is of."""
+    _Remover(folder).remove(name)
+
+
 class _Remover:
     """Removes entries of one directory. Subtrees deeper than _DEEPEST are first moved up to it, which bounds the descriptors."""
 

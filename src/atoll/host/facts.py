@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
 from atoll.domain.idmap import IdRange
@@ -21,9 +22,20 @@ def memory_total() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def booted_at() -> float:
+    """When the host was started, in seconds since the epoch."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def cpus() -> int:
     """CPUs that are online."""
     return os.cpu_count() or 1
+
+
+def unprivileged_only() -> bool:
+    """Whether the daemon was started with ATOLL_UNPRIVILEGED_ONLY (or LXD's name of it) set."""
+    said = os.environ.get("ATOLL_UNPRIVILEGED_ONLY") or os.environ.get("LXD_UNPRIVILEGED_ONLY") or ""
+    return said.lower() in ("1", "true", "yes", "on")
 
 
 def architecture() -> str:

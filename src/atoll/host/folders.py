@@ -43,6 +43,22 @@ def _make_instance(paths: Paths, key: str, data: Path) -> None:
         link.symlink_to(data)
 
 
+async def link_snapshots(paths: Paths, key: str, data: Path) -> None:
+    """The link to the folder of an instance's snapshots, as long as that is there."""
+    await in_thread(_link_snapshots, paths, key, data)
+
+
+def _link_snapshots(paths: Paths, key: str, data: Path) -> None:
+    link = paths.snapshots(key)
+    if link.is_symlink() and link.readlink() != data:  # it has moved to another pool
+        link.unlink()
+    if data.is_dir():
+        if not link.is_symlink():
+            link.symlink_to(data)
+    else:
+        link.unlink(missing_ok=True)
+
+
 async def remove_instance_folders(paths: Paths, key: str) -> None:
     """The reverse; nothing wrong if they are gone."""
     await in_thread(_remove_instance, paths, key)
@@ -50,6 +66,7 @@ async def remove_instance_folders(paths: Paths, key: str) -> None:
 
 def _remove_instance(paths: Paths, key: str) -> None:
     (paths.containers / key).unlink(missing_ok=True)
+    paths.snapshots(key).unlink(missing_ok=True)
     mount.unmount_below(paths.devices(key))  # sources of disks are pinned there: never to be removed with the folder
     for folder in (paths.logs(key), paths.run(key), paths.devices(key), paths.instance_backups(key)):
         confined.remove_tree(folder)
@@ -62,6 +79,9 @@ async def rename_instance_folders(paths: Paths, key: str, new: str, data: Path) 
 
 def _rename_instance(paths: Paths, key: str, new: str, data: Path) -> None:
     (paths.containers / key).unlink(missing_ok=True)
+    if key != new and (link := paths.snapshots(key)).is_symlink():
+        _link_snapshots(paths, new, link.readlink().with_name(new))
+        link.unlink()
     for old_folder, new_folder in (
         (paths.logs(key), paths.logs(new)),
         (paths.run(key), paths.run(new)),

@@ -35,7 +35,9 @@ def attach(
     tree = _detached(source, fstype, options, userns)
     syscalls.setns(init, syscalls.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    powers = syscalls.capabilities()
     syscalls.set_fs_ids(owner[0], owner[1])
+    syscalls.set_capabilities(powers)  # those over files went with uid 0; the guest's root enters every folder of its own
     place = _make_target(root, target, is_file=is_file)
     syscalls.set_fs_ids(0, 0)
     syscalls.move_mount(tree, place)

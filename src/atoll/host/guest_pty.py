@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 
-from atoll.host import syscalls
+from atoll.host import pidfd, streams, syscalls
 
 _TIOCGPTPEER = 0x5441
 _TIOCSPTLCK = 0x40045431
@@ -49,6 +51,31 @@ def _open_inside(init_pid: int) -> tuple[int, int]:
     except OSError:
         os.close(master)
         raise
+
+
+def resize_console(init_pid: int, init_fd: int, *, width: int, height: int) -> None:
+    """Tell a machine's console its size in characters. OSError if its /dev/console is no terminal of a devpts, or it has ended.
+
+    Looked up below the guest's root, and opened only once it is known to be a terminal: what a guest puts there instead is not.
+    """
+    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        within = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        found = syscalls.openat2(root, "dev/console", os.O_PATH, resolve=within)
+    finally:
+        os.close(root)
+    try:
+        if syscalls.filesystem_magic(found) != syscalls.DEVPTS_MAGIC or not stat.S_ISCHR(os.fstat(found).st_mode):
+            raise OSError(errno.ENOTTY, "The console is not a terminal of a devpts")
+        if pidfd.is_gone(init_fd):
+            raise ProcessLookupError(errno.ESRCH, "The machine has stopped")
+        terminal = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+    try:
+        streams.set_window(terminal, width=width, height=height)
+    finally:
+        os.close(terminal)
 
 
 def host_id(map_text: str, inside: int) -> int:

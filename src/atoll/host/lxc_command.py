@@ -1,4 +1,5 @@
-"""The command socket of a liblxc monitor: who runs, without loading liblxc and without a process started.
+"""The command socket of a liblxc monitor: who runs, and the console of who runs, without loading liblxc and without a process
+started.
 
 Every monitor listens on an abstract unix socket named after lxcpath and container. A request and an answer are each one C
 struct {int, int, pointer}. Command numbers are fixed by liblxc (since 4.0, unchanged in 5, 6 and 7). Any process may bind an
@@ -12,11 +13,12 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from atoll.domain.errors import NotFound
+from atoll.domain.errors import Conflict, NotFound
 from atoll.host import pidfd
 
 _STRUCT = struct.Struct("iil")
 _PEER = struct.Struct("iII")
+_GET_TERMINAL = 0
 _GET_INIT_PID = 4
 _GET_STATE = 3
 _STATE_RUNNING = 2
@@ -86,6 +88,28 @@ def _hold(lxcpath: str, name: str, init_pid: int) -> Running | None:
     return None
 
 
+def open_console(lxcpath: str, name: str) -> tuple[socket.socket, int]:
+    """Attach to a container's console: (what holds it, the master of a terminal that stands for it).
+
+    The monitor copies between that terminal and the guest's until the socket is closed, and closes the socket when the guest
+    ends. Conflict while somebody else is attached, OSError if no container of that name runs.
+    """
+    link = _connect(lxcpath, name)
+    try:
+        _send(link, _GET_TERMINAL)
+        answer, fds, _, _ = socket.recv_fds(link, _STRUCT.size, 1)
+        if not fds:
+            raise Conflict("This console is already connected")
+        os.set_inheritable(fds[0], False)
+        if len(answer) != _STRUCT.size:
+            os.close(fds[0])
+            raise ConnectionResetError("The monitor's answer was cut short")
+    except BaseException:
+        link.close()
+        raise
+    return link, fds[0]
+
+
 def parent_of(pid: int) -> int:
     """The parent's process id, from /proc/PID/stat. OSError if there is no such process."""
     with open(f"/proc/{pid}/stat", "rb") as file:
@@ -110,7 +134,12 @@ def _connect(lxcpath: str, name: str) -> socket.socket:
 def _ask(lxcpath: str, name: str, command: int) -> tuple[int, int]:
     """Send one command; its answer's return code and pointer-sized value."""
     with _connect(lxcpath, name) as link:
-        me = _PEER.pack(os.getpid(), os.geteuid(), os.getegid())
-        link.sendmsg([_STRUCT.pack(command, 0, 0)], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, me)])
+        _send(link, command)
         code, _, value = _STRUCT.unpack(link.recv(_STRUCT.size, socket.MSG_WAITALL))
         return code, value
+
+
+def _send(link: socket.socket, command: int) -> None:
+    """Send a command without arguments, with the credentials that the monitor asks for."""
+    me = _PEER.pack(os.getpid(), os.geteuid(), os.getegid())
+    link.sendmsg([_STRUCT.pack(command, 0, 0)], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, me)])

@@ -163,6 +163,16 @@ def is_overlay(target: Path) -> bool:
         return False
 
 
+def is_same(one: int, other: int) -> bool:
+    """Whether two descriptors are of the same mount. A subvolume of btrfs is, though its device number is another."""
+    return _mount_id(one) == _mount_id(other)
+
+
+def _mount_id(descriptor: int) -> str:
+    facts = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return next(line for line in facts.splitlines() if line.startswith("mnt_id:"))
+
+
 def parse_mountinfo(text: str) -> list[Entry]:
     """The lines of /proc/PID/mountinfo, in the kernel's order (a mount stands after what it is mounted on)."""
     return [_entry(line) for line in text.splitlines() if line]

@@ -56,9 +56,9 @@ def routes() -> list[Route]:
     return [route for body in bodies if (route := rtnetlink.parse_route(body)) is not None]
 
 
-def opened(*, groups: int = 0) -> socket.socket:
+def opened(*, groups: int = 0, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A socket, not blocking, of the calling thread's network namespace that hears of those groups too. OSError."""
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
     try:
         link.bind((0, groups))
     except OSError:
@@ -91,6 +91,16 @@ def request(link: socket.socket, kind: int, flags: int, body: bytes) -> None:
             if what == rtnetlink.ERROR:
                 _raise(rtnetlink.error_code(answer))
                 return
+
+
+def ask(link: socket.socket, kind: int, body: bytes) -> bytes:
+    """The body of the one message that answers a request. OSError with the kernel's reason."""
+    link.sendto(rtnetlink.message(kind, 0, 1, body), (0, 0))
+    while True:
+        for what, answer in _answers(link, 1):
+            if what == rtnetlink.ERROR:
+                _raise(rtnetlink.error_code(answer))
+            return answer
 
 
 def _answers(link: socket.socket, number: int) -> list[tuple[int, bytes]]:

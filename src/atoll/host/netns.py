@@ -84,7 +84,7 @@ class Watch:
         return netlink.dump(self._socket, kind, self._number)
 
 
-def open_inside(pid: int, *, groups: int = 0) -> socket.socket:
+def open_inside(pid: int, *, groups: int = 0, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A netlink socket of a process's network namespace, not blocking; this thread is back in its own before it returns."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -92,7 +92,7 @@ def open_inside(pid: int, *, groups: int = 0) -> socket.socket:
         try:
             syscalls.setns(other, syscalls.CLONE_NEWNET)
             try:
-                return netlink.opened(groups=groups)
+                return netlink.opened(groups=groups, protocol=protocol)
             finally:
                 syscalls.setns(own, syscalls.CLONE_NEWNET)
         finally:

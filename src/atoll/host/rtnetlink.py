@@ -193,7 +193,7 @@ def parse_link(body: bytes, addresses: dict[int, list[Address]]) -> Link | None:
         name=name,
         flags=flags,
         kind=_text(_attributes(found.get(IFLA_LINKINFO, b""), 0).get(IFLA_INFO_KIND)),
-        hwaddr=found.get(IFLA_ADDRESS, b"").hex(":"),
+        hwaddr=_hardware_address(found.get(IFLA_ADDRESS, b"")),
         mtu=_number(found.get(IFLA_MTU)),
         master=_number(found.get(IFLA_MASTER)),
         peer=_number(found.get(IFLA_LINK)),
@@ -248,6 +248,11 @@ def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
 
 def _text(value: bytes | None) -> str:
     return (value or b"").rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _hardware_address(value: bytes) -> str:
+    """All zeros, as loopbacks have it, is none."""
+    return value.hex(":") if any(value) else ""
 
 
 def _number(value: bytes | None) -> int:

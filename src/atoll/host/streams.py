@@ -9,8 +9,11 @@ import os
 import struct
 import termios
 from collections.abc import AsyncIterator
+from typing import Any
 
 CHUNK = 1 << 16
+LAST = 1 << 20
+"""More than a pipe or terminal holds: what is read after the end of who wrote."""
 
 
 def pipe() -> tuple[int, int]:
@@ -23,51 +26,52 @@ def set_window(fd: int, *, width: int, height: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0))
 
 
-async def _ready(fd: int, *, write: bool, until: asyncio.Event | None = None) -> bool:
-    """Wait until the descriptor can be read or written; False when `until` was set first."""
+async def _ready(fd: int, *, write: bool, until: asyncio.Future[Any] | None = None) -> None:
+    """Wait until the descriptor can be read or written, or `until` is done."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[bool] = loop.create_future()
+    ready: asyncio.Future[None] = loop.create_future()
 
-    def done(result: bool) -> None:
-        if not future.done():
-            future.set_result(result)
+    def done(_: object = None) -> None:
+        if not ready.done():
+            ready.set_result(None)
 
     add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-    add(fd, done, True)
-    watcher = asyncio.ensure_future(until.wait()) if until is not None else None
-    if watcher is not None:
-        watcher.add_done_callback(lambda _: done(False))
+    add(fd, done)
+    if until is not None:
+        until.add_done_callback(done)
     try:
-        return await future
+        await ready
     finally:
         remove(fd)
-        if watcher is not None:
-            watcher.cancel()
+        if until is not None:
+            until.remove_done_callback(done)
 
 
-async def chunks(fd: int, ended: asyncio.Event) -> AsyncIterator[bytes]:
-    """What comes out of a pipe or terminal, until its end; once `ended` is set, until nothing more is there right now.
+async def chunks(fd: int, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+    """What comes out of a pipe or terminal, until its end; once `ended` is done, until nothing more is there right now.
 
-    The second half is for a command whose children keep the pipe open after it: their output is not waited for.
+    The second half is for a command whose children keep the pipe open after it: their output is not waited for, nor is there an
+    end to it if it never pauses.
     """
     os.set_blocking(fd, False)
-    while True:
+    rest = LAST
+    while rest > 0:
+        over = ended.done()  # asked first: what was written before the end is read after it
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
-            if ended.is_set() or not await _ready(fd, write=False, until=ended):
-                try:
-                    data = os.read(fd, CHUNK)
-                except (BlockingIOError, OSError):
-                    return
-            else:
-                continue
+            if over:
+                return
+            await _ready(fd, write=False, until=ended)
+            continue
         except OSError as error:
             if error.errno == errno.EIO:  # a terminal whose other side is closed
                 return
             raise
         if not data:
             return
+        if over:
+            rest -= len(data)
         yield data
 
 

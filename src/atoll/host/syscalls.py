@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -15,6 +16,7 @@ AT_RECURSIVE = 0x8000
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
+CLONE_NEWUSER = 0x10000000
 
 OPEN_TREE_CLONE = 0x1
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
@@ -39,6 +41,9 @@ RENAME_EXCHANGE = 2
 
 DEVPTS_MAGIC = 0x1CD1
 
+_SYNC_FILE_RANGE_WRITE = 2
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
@@ -98,14 +103,28 @@ def openat2(directory: int, path: Path, flags: int, *, resolve: int, mode: int =
     return _call(_OPENAT2, directory, os.fsencode(path), how, ctypes.sizeof(how), subject=path)
 
 
-def renameat2(source: Path, target: Path, flags: int) -> None:
+def open_by_handle(filesystem: int, kind: int, handle: bytes, flags: int) -> int:
+    """A descriptor, close-on-exec, of what a file handle stands for in the file system that `filesystem` is a descriptor in.
+    ESTALE if it is gone."""
+    packed = struct.pack("=Ii", len(handle), kind) + handle
+    return _check(_libc.open_by_handle_at(filesystem, packed, flags | os.O_CLOEXEC))
+
+
+def renameat2(
+    source: Path, target: Path, flags: int, *, source_directory: int = AT_FDCWD, target_directory: int = AT_FDCWD
+) -> None:
     """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE, atomically."""
-    _check(_libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags), source)
+    _check(_libc.renameat2(source_directory, os.fsencode(source), target_directory, os.fsencode(target), flags), source)
 
 
 def syncfs(descriptor: int) -> None:
     """All of the file system that the descriptor is on is on disk."""
     _check(_libc.syncfs(descriptor))
+
+
+def start_writeback(descriptor: int) -> None:
+    """Begin to write out what is dirty of a file, without waiting: from then on a write by a mapping shows in its times again."""
+    _check(_libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
 def filesystem_magic(place: Path | int) -> int:
@@ -199,6 +218,26 @@ def capabilities() -> Capabilities:
 def set_capabilities(data: Capabilities) -> None:
     """Set the capability sets of the calling thread."""
     _check(_libc.capset(ctypes.byref(_CapHeader(_CAPABILITY_VERSION_3, 0)), data))
+
+
+def limit_capabilities(mask: int) -> None:
+    """Let the calling thread keep those capabilities only (bit n is capability n), and pass none on."""
+    data = capabilities()
+    for index, half in enumerate(data):
+        kept = (mask >> (32 * index)) & 0xFFFFFFFF
+        half.permitted &= kept
+        half.effective, half.inheritable = half.permitted, 0
+    set_capabilities(data)
+
+
+def hide_memory() -> None:
+    """Nobody may trace this process or look at its descriptors and memory by /proc, but who has the host's capabilities."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def end_with_parent(number: int) -> None:
+    """This process gets that signal when its parent ends. A change of ids takes it back: to be called after that."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0))
 
 
 def set_process_name(name: bytes) -> None:

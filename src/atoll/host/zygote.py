@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from atoll.domain.errors import HostError, Internal, Unavailable
-from atoll.host import pidfd, process, zygote_server
+from atoll.host import messages, pidfd, process
 from atoll.host.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class Zygote:
         """Take all messages that are there."""
         while self._link is not None:
             try:
-                data, fds = zygote_server.receive(self._link)
+                data, fds = messages.receive(self._link)
             except BlockingIOError:
                 return
             except OSError:

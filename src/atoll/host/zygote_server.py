@@ -17,7 +17,6 @@ the other end of its socket is closed.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import gc
@@ -31,29 +30,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from atoll.host import guest_mount, liblxc, syscalls
-
-MESSAGE_MAX = 128 * 1024
-FDS_MAX = 8
+from atoll.host import file_worker, guest_mount, liblxc, messages, syscalls
 
 Reply = Callable[..., None]
-
-
-def receive(link: socket.socket) -> tuple[bytes, list[int]]:
-    """One message and its descriptors, close-on-exec."""
-    room = socket.CMSG_SPACE(FDS_MAX * array.array("i").itemsize)
-    data, ancillary, _, _ = link.recvmsg(MESSAGE_MAX, room, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return data, list(fds)
-
-
-def send(link: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-    """Send one message with descriptors."""
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    link.sendmsg([json.dumps(message).encode()], ancillary, socket.MSG_NOSIGNAL)
 
 
 class Server:
@@ -82,7 +61,7 @@ class Server:
 
     def _take(self) -> bool:
         """Take one request; False at the end of the connection."""
-        data, fds = receive(self._link)
+        data, fds = messages.receive(self._link)
         if not data and not fds:
             return False
         try:
@@ -102,7 +81,7 @@ class Server:
         number = request.pop("id")
 
         def reply(message: dict[str, Any], passed: tuple[int, ...] = ()) -> None:
-            send(self._link, {"id": number, **message}, passed)
+            messages.send(self._link, {"id": number, **message}, passed)
 
         try:
             CALLS[request.pop("call")](reply, fds, **request)
@@ -124,9 +103,9 @@ class Server:
                 return
             status = ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
             if ended.si_pid in self._workers:
-                send(self._link, {"id": self._workers.pop(ended.si_pid), "done": status})
+                messages.send(self._link, {"id": self._workers.pop(ended.si_pid), "done": status})
             else:
-                send(self._link, {"exit": ended.si_pid, "status": status})
+                messages.send(self._link, {"exit": ended.si_pid, "status": status})
             os.waitpid(ended.si_pid, 0)
 
 
@@ -237,6 +216,11 @@ def _unmount(reply: Reply, fds: list[int], **arguments: Any) -> None:
     reply({"ok": True})
 
 
+def _files(reply: Reply, fds: list[int], *, init: int) -> None:
+    """Become a worker on files; descriptors: its link, then the pidfd of a machine's init or, with `init` 0, a folder."""
+    file_worker.begin(reply, fds[0], fds[1], init=init)
+
+
 def _echo(reply: Reply, fds: list[int], *, text: str = "", fail: int = 0) -> None:
     """Answer, for a look whether the zygote lives; fails with an errno if asked to."""
     if fail:
@@ -255,6 +239,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "exec": _exec,
     "mount": _mount,
     "unmount": _unmount,
+    "files": _files,
     "describe": _describe,
     "echo": _echo,
 }

@@ -9,13 +9,20 @@ from dataclasses import dataclass
 
 from atoll.api import dispatch
 from atoll.api.cors import Cors
+from atoll.api.guest.app import GuestApi
+from atoll.api.guest.door import GuestDoor
 from atoll.api.listeners import Listeners
 from atoll.api.route import Route
 from atoll.api.routes.backups import BackupRoutes
 from atoll.api.routes.certificates import CertificateRoutes
+from atoll.api.routes.console import ConsoleRoutes
+from atoll.api.routes.files import FileRoutes
 from atoll.api.routes.host import HostRoutes
 from atoll.api.routes.image_aliases import ImageAliasRoutes
 from atoll.api.routes.images import ImageRoutes
+from atoll.api.routes.instance_copies import InstanceCopies
+from atoll.api.routes.instance_metadata import InstanceMetadataRoutes
+from atoll.api.routes.instance_migrations import InstanceMigrations
 from atoll.api.routes.instances import InstanceRoutes
 from atoll.api.routes.internal import InternalRoutes
 from atoll.api.routes.machines import MachineRoutes
@@ -23,10 +30,13 @@ from atoll.api.routes.networks import NetworkRoutes
 from atoll.api.routes.openapi import OpenApiRoutes
 from atoll.api.routes.operations import OperationRoutes
 from atoll.api.routes.projects import ProfileRoutes, ProjectRoutes
+from atoll.api.routes.recover import RecoverRoutes
 from atoll.api.routes.server import ServerRoutes
 from atoll.api.routes.snapshots import SnapshotRoutes
 from atoll.api.routes.storage import StorageRoutes
+from atoll.api.routes.volume_backups import VolumeBackupRoutes
 from atoll.api.routes.volumes import VolumeRoutes
+from atoll.api.routes.wait import WaitRoutes
 from atoll.api.routes.warnings import WarningRoutes
 from atoll.db import schema
 from atoll.db.engine import Database
@@ -35,39 +45,66 @@ from atoll.domain.paths import Paths
 from atoll.drivers import instance as instance_drivers
 from atoll.drivers.device import nic_filters
 from atoll.drivers.instance.contract import DriverInfo, InstanceDriver
-from atoll.host import facts, pki
+from atoll.host import cgroup, facts, pki
 from atoll.host.threads import in_thread
 from atoll.host.tls import ServerTls
 from atoll.host.x509 import ServerFiles
 from atoll.services.certificates import CertificateService
 from atoll.services.daemon_storage import DaemonStorage
 from atoll.services.events import EventHub, LogForwarder
+from atoll.services.guest.events import GuestEvents
+from atoll.services.guest.service import GuestService
 from atoll.services.images.aliases import ImageAliases
 from atoll.services.images.jobs import ImageJobs
+from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
+from atoll.services.images.sources import ImageSources
+from atoll.services.images.upkeep import ImageUpkeep
+from atoll.services.instances.backup_import import BackupImporter
+from atoll.services.instances.backup_yaml import BackupYaml
 from atoll.services.instances.backups import BackupService
+from atoll.services.instances.console import ConsoleService
+from atoll.services.instances.copy import InstanceCopier
 from atoll.services.instances.core import HostFacts, InstanceCore
+from atoll.services.instances.cpu_balance import CpuBalancer
 from atoll.services.instances.create import InstanceCreator
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.exec import ExecService
+from atoll.services.instances.files import FileService
 from atoll.services.instances.lifecycle import InstanceLifecycle
 from atoll.services.instances.logs import LogService
+from atoll.services.instances.metadata import MetadataService
+from atoll.services.instances.move import InstanceMover
 from atoll.services.instances.publish import PublishSources
 from atoll.services.instances.query import InstanceQuery
+from atoll.services.instances.recover import RecoverService
+from atoll.services.instances.refresh import InstanceRefresher
+from atoll.services.instances.snapshot_restore import SnapshotRestore
+from atoll.services.instances.snapshot_tasks import SnapshotTasks
 from atoll.services.instances.snapshots import SnapshotService
 from atoll.services.instances.state import InstanceRunner
 from atoll.services.instances.update import InstanceUpdater
+from atoll.services.instances.wait import WaitService
+from atoll.services.migration.source import MigrationSource
+from atoll.services.migration.target import MigrationTarget
 from atoll.services.networks import NetworkService
 from atoll.services.operations import OperationRegistry
 from atoll.services.profiles import ProfileService
 from atoll.services.projects import ProjectService
 from atoll.services.proxies import Proxies
+from atoll.services.scheduler import Scheduler
 from atoll.services.server import ServerInfo, StorageInfo
 from atoll.services.settings import SettingsService
 from atoll.services.sql import SqlService
 from atoll.services.storage import StorageService
 from atoll.services.trust import TrustStore
 from atoll.services.trust_tokens import TrustTokens
+from atoll.services.volume_backup_import import VolumeImporter
+from atoll.services.volume_backups import VolumeBackups
+from atoll.services.volume_copy import VolumeCopier
+from atoll.services.volume_move import VolumeMover
+from atoll.services.volume_snapshot_tasks import VolumeSnapshotTasks
+from atoll.services.volume_users import VolumeUsers
 from atoll.services.volumes import VolumeService
 from atoll.services.warnings import WarningService
 from atoll.version import ATOLL_VERSION
@@ -84,12 +121,26 @@ class Instances:
     core: InstanceCore
     devices: DeviceService
     creator: InstanceCreator
+    copier: InstanceCopier
+    refresher: InstanceRefresher
+    mover: InstanceMover
     runner: InstanceRunner
     updater: InstanceUpdater
     snapshots: SnapshotService
+    snapshot_tasks: SnapshotTasks
     backups: BackupService
     query: InstanceQuery
     lifecycle: InstanceLifecycle
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """The use cases of custom volumes that are more than `VolumeService`."""
+
+    copier: VolumeCopier
+    mover: VolumeMover
+    backups: VolumeBackups
+    importer: VolumeImporter
 
 
 class Daemon:
@@ -113,13 +164,23 @@ class Daemon:
         self.volumes.of_daemon = self.daemon_storage.volumes_in_use
         self.networks = NetworkService(self.global_db, self.hub, paths, self.warnings)
         self.images = ImageService(self.global_db, self.hub, paths, self.storage, self.projects)
+        sources = ImageSources(self.images.files, paths.streams, facts.architecture())
+        self.puller = ImagePuller(self.images, sources, self.settings)
         self.tls = ServerTls(ServerFiles(*paths.server_certificate))
+        self.guests = GuestEvents()
         self.instances = self._make_instances()
+        self.custom_volumes = self._make_volumes()
         self._stop_steps: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._background: set[asyncio.Task[None]] = set()
 
     def _make_instances(self) -> Instances:
-        host = HostFacts(facts.lent_ids(), facts.memory_total(), facts.cpus(), facts.architecture())
+        host = HostFacts(
+            facts.lent_ids(),
+            facts.memory_total(),
+            facts.cpus(),
+            facts.architecture(),
+            unprivileged_only=facts.unprivileged_only(),
+        )
         core = InstanceCore(
             database=self.global_db,
             hub=self.hub,
@@ -134,17 +195,39 @@ class Daemon:
         async def delete_held(project: str, name: str) -> None:
             await creator.delete_held(project, name, caller=DAEMON)
 
-        runner = InstanceRunner(core, devices, self.operations, delete_held)
+        layout = cgroup.detect()
+        balancer = CpuBalancer(self.driver, lambda: cgroup.usable_cpus(layout))
+        runner = InstanceRunner(core, devices, self.operations, delete_held, balancer)
+        snapshots = SnapshotService(core, SnapshotRestore(core, runner, self.networks), self.operations)
+        tasks = SnapshotTasks(core, snapshots, self.operations, self.warnings)
+        runner.before_start = tasks.take_at_start
         return Instances(
             core=core,
             devices=devices,
             creator=creator,
+            copier=InstanceCopier(core, creator),
+            refresher=InstanceRefresher(core, self.operations),
+            mover=InstanceMover(core, devices, self.networks, self.operations),
             runner=runner,
-            updater=InstanceUpdater(core, devices, runner, self.networks, self.operations),
-            snapshots=SnapshotService(core, runner, self.operations),
+            updater=InstanceUpdater(core, devices, runner, self.networks, self.operations, self.guests),
+            snapshots=snapshots,
+            snapshot_tasks=tasks,
             backups=BackupService(core, self.operations),
             query=InstanceQuery(core),
             lifecycle=InstanceLifecycle(core, runner, devices, self.warnings),
+        )
+
+    def _make_volumes(self) -> Volumes:
+        database, storage, volumes, operations = self.global_db, self.storage, self.volumes, self.operations
+        users = VolumeUsers(self.instances.core)
+        copier = VolumeCopier(database, storage, volumes, users, operations)
+        backups = VolumeBackups(database, self.paths, storage, volumes, copier, operations)
+        volumes.before_forgetting = backups.remove_all
+        return Volumes(
+            copier=copier,
+            mover=VolumeMover(database, storage, volumes, users, copier, backups, operations),
+            backups=backups,
+            importer=VolumeImporter(database, self.paths, storage, volumes, operations),
         )
 
     # --- start ---------------------------------------------------------------------------------------------------------
@@ -165,17 +248,49 @@ class Daemon:
         await certificates.start()
         self._on_stop("certificates", certificates.stop)
         await self._repair()
+        descriptions = BackupYaml(self.instances.core)
+        descriptions.start()
+        self._on_stop("descriptions of instances", descriptions.stop)
         routes = await self._routes(info, certificates, listeners)
         app = dispatch.build(routes, listeners.authenticate)
         Cors(self.settings).install(app)
         await listeners.start(app, group=group)
         self._on_stop("operations", self._drain)
         self._on_stop("listeners", listeners.stop)
-        self.ready = True
+        await self._listen_to_guests()
         log.info("Atoll %s is ready in %s", ATOLL_VERSION, self.paths.root)
-        self._in_background(self.instances.lifecycle.autostart(), "autostart")
-        self._in_background(self.instances.backups.expire(), "expiry of backups")
+        self._in_background(self._autostart(), "autostart")
+        self._in_background(self._make_scheduler().run(), "scheduler")
         self._in_background(self.instances.lifecycle.guard(), "guard")
+
+    async def _listen_to_guests(self) -> None:
+        guest = GuestService(self.instances.core, self.images)
+        door = GuestDoor(self.paths.devlxd_socket, guest.identify)
+        await door.start(GuestApi(guest, self.guests, door.caller).build())
+        self._on_stop("guest API", door.stop)
+        self._on_stop("events of guests", self.guests.close)
+
+    def _make_scheduler(self) -> Scheduler:
+        """What the daemon does each minute."""
+        scheduler = Scheduler()
+        volumes = VolumeSnapshotTasks(self.global_db, self.volumes, self.operations)
+        scheduler.add("Expiry of snapshots", self.instances.snapshot_tasks.expire)
+        scheduler.add("Expiry of volume snapshots", volumes.expire)
+        scheduler.add("Expiry of backups", self.instances.backups.expire)
+        scheduler.add("Expiry of volume backups", self.custom_volumes.backups.expire)
+        upkeep = ImageUpkeep(self.global_db, self.images, self.puller, self.operations, self.settings)
+        scheduler.add("Upkeep of images", upkeep.tick)
+        scheduler.add("Scheduled snapshots", self.instances.snapshot_tasks.take)
+        scheduler.add("Scheduled volume snapshots", volumes.take)
+        return scheduler
+
+    async def _autostart(self) -> None:
+        """Start the instances that should run. Only then does `waitready` return, as LXD's does; the API answers before."""
+        try:
+            await self.instances.lifecycle.autostart()
+        except Exception:  # whatever went wrong with instances, the daemon itself is up
+            log.exception("Starting instances failed")
+        self.ready = True
 
     async def _open_databases(self) -> None:
         await self.global_db.open()
@@ -194,10 +309,15 @@ class Daemon:
         repaired = [
             *await nic_filters.sweep(),
             *await self.instances.updater.repair(),
+            *await self.instances.mover.repair(),
+            *await self.instances.refresher.repair(),
             *await self.instances.creator.repair(),
             *await self.instances.snapshots.repair(),
             *await self.instances.backups.repair(),
+            *await self.custom_volumes.mover.repair(),
+            *await self.custom_volumes.copier.repair(),
             *await self.volumes.repair(),
+            *await self.custom_volumes.backups.repair(),
             *await self.images.repair(),
         ]
         for sentence in repaired:
@@ -214,7 +334,7 @@ class Daemon:
             storage_drivers=[StorageInfo(name, "1") for name in await self.storage.supported()],
             active_storage=self.storage.active_drivers,
         )
-        parts = self.instances
+        parts, custom = self.instances, self.custom_volumes
         exec_ = ExecService(parts.core, self.operations)
         profiles = ProfileService(self.global_db, self.hub, self.projects, parts.devices, parts.updater)
         jobs = ImageJobs(
@@ -222,23 +342,46 @@ class Daemon:
             self.images,
             self.projects,
             self.operations,
+            puller=self.puller,
             publish_source=PublishSources(parts.core).open,
         )
         sql = SqlService(local=self.local_db, shared=self.global_db)
+        copies = InstanceCopies(parts.copier, parts.refresher, parts.mover)
+        importer = BackupImporter(parts.core, parts.devices, parts.creator)
+        migrations = InstanceMigrations(
+            MigrationSource(parts.core, self.operations),
+            MigrationTarget(parts.core, parts.devices, parts.creator, parts.refresher, self.operations),
+        )
         groups = (
             ServerRoutes(self.settings, server),
             CertificateRoutes(certificates, server, listeners.certificate),
-            InstanceRoutes(parts.query, parts.creator, parts.updater, parts.snapshots, self.images),
+            InstanceRoutes(
+                parts.query,
+                parts.creator,
+                parts.updater,
+                parts.snapshots,
+                self.images,
+                copies,
+                importer,
+                self.puller,
+                migrations,
+            ),
             MachineRoutes(parts.query, parts.runner, exec_, LogService(parts.core)),
-            SnapshotRoutes(parts.core, parts.snapshots),
+            ConsoleRoutes(ConsoleService(parts.core, self.operations)),
+            WaitRoutes(WaitService(parts.core, self.operations)),
+            SnapshotRoutes(parts.core, parts.snapshots, migrations),
             BackupRoutes(parts.backups),
+            RecoverRoutes(RecoverService(parts.core, parts.devices, parts.creator)),
+            FileRoutes(FileService(parts.core)),
+            InstanceMetadataRoutes(MetadataService(parts.core)),
             ImageAliasRoutes(ImageAliases(self.global_db, self.hub, self.images)),
             ImageRoutes(self.images, jobs),
             ProfileRoutes(profiles),
             ProjectRoutes(self.projects),
             NetworkRoutes(self.networks),
             StorageRoutes(self.storage),
-            VolumeRoutes(self.volumes, self.operations),
+            VolumeRoutes(self.volumes, custom.copier, custom.mover, custom.importer, self.operations),
+            VolumeBackupRoutes(self.volumes, custom.backups),
             OperationRoutes(self.operations, self.hub),
             WarningRoutes(self.warnings),
             HostRoutes(),

@@ -8,7 +8,6 @@ are left alone unless the host goes down.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import signal
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.domain.paths import Paths
-from atoll.host import folders
+from atoll.host import folders, memory
 from atoll.runtime.assembly import Daemon
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,5 @@ async def _main(options: Options) -> None:
 
 def _settle_memory() -> None:
     """What the start has made stays: keep the collector from walking over it, and give back what it needed in between."""
-    gc.collect()
+    memory.give_back()
     gc.freeze()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)

@@ -97,9 +97,12 @@ Atoll socket which will cause a socket-activated Atoll to be spawned.""",
     "manpage": Command(summary="Generate manpages for all commands", detail=_LATER, run="absent", hidden=True),
     "recover": Command(
         summary="Recover missing instances and volumes from existing and unknown storage pools",
-        detail=_LATER,
-        run="absent",
-        hidden=True,
+        detail="""This will look for instances and custom volumes that are in storage pools
+but not in the database, and record them anew.
+
+It asks which pools to look into, also such that are not in the database,
+and before it changes anything.""",
+        run="recover",
     ),
     "shutdown": Command(
         summary="Tell Atoll to shutdown all instances and exit",

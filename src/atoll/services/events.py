@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -90,6 +90,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._watchers: list[Callable[[Event], None]] = []
 
     def listen(
         self,
@@ -109,8 +110,19 @@ class EventHub:
         """It is not interested any more."""
         self._listeners.discard(listener)
 
+    def watch(self, heard: Callable[[Event], None]) -> None:
+        """Have a part of the daemon told of each lifecycle event as it happens; it must not block, nor fail."""
+        self._watchers.append(heard)
+
+    def unwatch(self, heard: Callable[[Event], None]) -> None:
+        """It is not interested any more."""
+        self._watchers.remove(heard)
+
     def publish(self, event: Event) -> None:
         """Tell everybody. Never blocks, never fails."""
+        if event.type is EventType.LIFECYCLE:
+            for heard in self._watchers:
+                heard(event)
         for listener in tuple(self._listeners):
             if not listener.offer(event):
                 self.forget(listener)

@@ -61,6 +61,7 @@ class OperationSpec:
     sockets: Mapping[str, str] = field(default_factory=dict)  # descriptor name -> secret
     connect: Connect | None = None
     private: Mapping[str, Any] = field(default_factory=dict)  # metadata that only its creator gets, e.g. a token's secret
+    largest_message: int = 0  # bytes of a message of a websocket that is not for control; 0: no bound
 
 
 class Operation:
@@ -93,7 +94,7 @@ class Operation:
         metadata: dict[str, Any] = dict(self.metadata)
         if secrets:
             metadata.update(self.spec.private)
-        if secrets and self.spec.sockets:
+        if secrets and self.spec.sockets and not self.spec.private:
             metadata["fds"] = dict(self.spec.sockets)
         return {
             "id": self.id,

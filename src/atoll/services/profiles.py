@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from atoll import config as keys
 from atoll.db import profiles as rows
 from atoll.db.engine import Database
 from atoll.domain import names
@@ -13,6 +12,7 @@ from atoll.domain.caller import Caller
 from atoll.domain.entities import Devices, Profile
 from atoll.domain.errors import BadRequest, Conflict
 from atoll.services.events import EventHub, with_project
+from atoll.services.instances import records
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.update import InstanceUpdater
 from atoll.services.projects import ProjectService
@@ -57,7 +57,7 @@ class ProfileService:
         """A new one."""
         names.profile(name)
         owner = await self._projects.owner(project, "profiles")
-        _check_config(config)
+        self._updater.check_profile(config)
         async with self._database.write() as tx:
             await self._devices.validate(tx, owner, devices)
             try:
@@ -71,15 +71,13 @@ class ProfileService:
     ) -> None:
         """Replace it, for running instances too."""
         owner = await self._projects.owner(project, "profiles")
-        _check_config(config)
+        self._updater.check_profile(config)
         async with self._database.read() as tx:
             profile = await rows.find(tx, owner, name)
-            users = (await rows.users(tx, [profile.id])).get(profile.id, [])
             await self._devices.validate(tx, owner, devices)
+        config = records.without_empty(config)
         new = dataclasses.replace(profile, description=description, config=config, devices=devices)
-        await self._updater.profile_changed(profile, new, users)
-        async with self._database.write() as tx:
-            await rows.update(tx, profile.id, description, config, devices)
+        await self._updater.change_profile(profile, new)
         self._hub.lifecycle("profile-updated", f"/1.0/profiles/{name}", project=owner, caller=caller)
 
     async def rename(self, project: str, name: str, new: str, *, caller: Caller) -> None:
@@ -107,13 +105,6 @@ class ProfileService:
                 raise BadRequest("Profile is currently in use")
             await rows.delete(tx, profile.id)
         self._hub.lifecycle("profile-deleted", f"/1.0/profiles/{name}", project=owner, caller=caller)
-
-
-def _check_config(config: Mapping[str, str]) -> None:
-    keys.INSTANCE.validate(config)
-    for key in config:
-        if key.startswith("volatile."):
-            raise BadRequest("Volatile keys can only be set on instances")
 
 
 def _urls(users: list[tuple[str, str]]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from atoll import config as keys
@@ -16,7 +17,8 @@ from atoll.domain.errors import AtollError, BadRequest, Conflict, Unavailable
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.drivers import storage as drivers
-from atoll.drivers.storage.contract import Fill, Pool, Resources, StorageDriver, VolumeId, VolumeKind
+from atoll.drivers.storage.contract import AdjustablePool, Fill, Pool, Resources, StorageDriver, VolumeId, VolumeKind
+from atoll.host.threads import in_thread
 from atoll.services.events import EventHub
 from atoll.services.locks import KeyedLocks
 from atoll.services.warnings import WarningService
@@ -27,6 +29,8 @@ PREFERRED = ("overlay", "btrfs", "dir")
 """Order in which drivers are offered."""
 
 _FIXED_KEYS = ("source", "size")
+_ADJUSTABLE_KEYS = ("size",)
+"""What an open pool may change if its driver can."""
 
 
 class StorageService:
@@ -122,7 +126,7 @@ class StorageService:
             driver = self._make(draft)
             decided = await driver.create_pool()
             undo.add(driver.delete_pool)
-            full = {**config, **decided}
+            full = {key: value for key, value in {**config, **decided}.items() if value}
             opened = self._make(StoragePool(0, name, driver_name, description, full))
             await opened.open()
             undo.add(opened.close)
@@ -135,12 +139,17 @@ class StorageService:
     async def update(self, name: str, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
         """Replace description and configuration; what the pool is made of cannot change."""
         async with self._locks.hold(name):
-            async with self._database.write() as tx:
+            async with self._database.read() as tx:
                 pool = await rows.pool(tx, name)
-                keys.pool_table(pool.driver).validate(config)
-                for key in _FIXED_KEYS:
-                    if config.get(key, "") != pool.config.get(key, ""):
-                        raise BadRequest(f"Storage pool key {key!r} cannot be changed")
+            keys.pool_table(pool.driver).validate(config)
+            driver = self._open.get(name)
+            adjustable = isinstance(driver, AdjustablePool)
+            for key in _FIXED_KEYS:
+                if config.get(key, "") != pool.config.get(key, "") and not (adjustable and key in _ADJUSTABLE_KEYS):
+                    raise BadRequest(f"Storage pool key {key!r} cannot be changed")
+            if isinstance(driver, AdjustablePool):
+                await driver.adjust(config)
+            async with self._database.write() as tx:
                 await rows.update_pool(tx, pool.id, description, config)
         self._hub.lifecycle("storage-pool-updated", f"/1.0/storage-pools/{name}", caller=caller)
 
@@ -177,6 +186,38 @@ class StorageService:
         ]
         return found + await _profiles_with_pool(tx, pool.name)
 
+    # --- recovery ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def unknown(self, pool: StoragePool) -> AsyncIterator[StorageDriver]:
+        """The driver of a pool that is on this host but not in the database, open while the block runs; a pool that is open
+        already stays so. BadRequest for a name, driver or configuration that cannot be, or a source that is not there."""
+        names.storage_pool(pool.name)
+        if pool.driver not in drivers.REGISTRY.names():
+            raise BadRequest("Unknown driver")
+        keys.pool_table(pool.driver).validate(pool.config)
+        source = Path(pool.config.get("source") or self._paths.pools / pool.name)
+        if not source.is_absolute() or not await in_thread(_may_be_pool, source):
+            raise BadRequest(f"Failed mounting pool {pool.name!r}: there is no storage pool at {source}")
+        async with self._locks.hold(pool.name):
+            if pool.name in self._open:
+                yield self._open[pool.name]
+                return
+            driver = self._make(pool)
+            await driver.open()
+            try:
+                yield driver
+            finally:
+                if self._open.get(pool.name) is not driver:
+                    await driver.close()
+
+    async def adopt(self, pool: StoragePool) -> None:
+        """Make a pool that is on this host one of the database's, and open it."""
+        async with self.unknown(pool) as driver:
+            async with self._database.write() as tx:
+                await rows.create_pool(tx, pool.name, pool.driver, pool.description, pool.config)
+            self._open[pool.name] = driver
+
     # --- image volumes -------------------------------------------------------------------------------------------------
 
     async def ensure_image(self, pool: str, fingerprint: str, fill: Fill) -> VolumeId:
@@ -203,6 +244,11 @@ class StorageService:
                 undo.success()
             self._unpacked.add((pool, fingerprint))
         return volume
+
+    async def pools_with_image(self, fingerprint: str) -> list[str]:
+        """Where an image is unpacked."""
+        async with self._database.read() as tx:
+            return [row.pool for row in await rows.volumes(tx, type="image") if row.name == fingerprint]
 
     async def forget_image(self, fingerprint: str) -> None:
         """The image is gone: remove its volumes from all pools."""
@@ -259,3 +305,8 @@ async def _known_volumes(tx: Transaction) -> dict[str, set[VolumeId]]:
             pool, volume = by_owner[(kind, owner)]
             known[pool].add(volume.at(name))
     return known
+
+
+def _may_be_pool(source: Path) -> bool:
+    """Whether a folder has what a pool has; of anything else, whether it is there. Blocks."""
+    return any((source / kind.folder).is_dir() for kind in VolumeKind) if source.is_dir() else source.exists()

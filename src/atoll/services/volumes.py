@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from atoll import config as keys
+from atoll.db import instance_volumes, volume_disks
 from atoll.db import projects as project_rows
 from atoll.db import storage as rows
 from atoll.db.engine import Database, Transaction
-from atoll.domain import clock, names
+from atoll.domain import clock, names, snapshot_names
 from atoll.domain.caller import Caller
-from atoll.domain.entities import DEFAULT_PROJECT, StorageVolume, VolumeSnapshot
-from atoll.domain.errors import BadRequest, Unsupported
+from atoll.domain.entities import DEFAULT_PROJECT, StoragePool, StorageVolume, VolumeSnapshot
+from atoll.domain.errors import AtollError, BadRequest, Conflict, Unsupported
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.host.threads import in_thread
+from atoll.services import expiry
 from atoll.services.events import EventHub, with_project
 from atoll.services.locks import KeyedLocks
 from atoll.services.storage import StorageService, volume_url
 
-CUSTOM = "custom"
-_TYPES = (CUSTOM, "container", "image", "virtual-machine")
+log = logging.getLogger(__name__)
 
-_DISKS = """SELECT p.value, s.value, 'instances', instances.name, projects.name FROM instances_devices d
-    JOIN instances_devices_config p ON p.instance_device_id = d.id AND p.key = 'pool'
-    JOIN instances_devices_config s ON s.instance_device_id = d.id AND s.key = 'source'
-    JOIN instances ON instances.id = d.instance_id JOIN projects ON projects.id = instances.project_id
-    UNION SELECT p.value, s.value, 'profiles', profiles.name, projects.name FROM profiles_devices d
-    JOIN profiles_devices_config p ON p.profile_device_id = d.id AND p.key = 'pool'
-    JOIN profiles_devices_config s ON s.profile_device_id = d.id AND s.key = 'source'
-    JOIN profiles ON profiles.id = d.profile_id JOIN projects ON projects.id = profiles.project_id ORDER BY 3, 5, 4"""
-"""Pool and source of every disk that is a volume, and who has it."""
+CUSTOM = "custom"
+CREATING, DELETING = "creating", "deleting"
+"""Phases of volumes and snapshots; what a kill leaves of either is removed. Others belong to who copies and moves."""
+
+_TYPES = (CUSTOM, "container", "image", "virtual-machine")
+_TAKEN = "Volume by that name already exists"
+_DELETE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolume:
+    """A custom volume to make. `project` is the request's, which may have another's volumes; without `created_at` it is now."""
+
+    pool: str
+    project: str
+    name: str
+    description: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "filesystem"
+    created_at: str = ""
+
+
+WriteRest = Callable[[Transaction, StorageVolume], Awaitable[None]]
+"""Writes what belongs to the row of a new volume: those of its snapshots."""
 
 
 class VolumeService:
@@ -45,6 +65,8 @@ class VolumeService:
         self._locks = KeyedLocks()
         self.of_daemon: Callable[[], Collection[tuple[str, str]]] = tuple
         """Tells (pool, volume) of project default that the daemon itself keeps something on; set once, by who knows."""
+        self.before_forgetting: Callable[[StorageVolume], Awaitable[None]] = _nothing
+        """Removes what others keep of a volume that goes (its backups); set once, by who knows."""
 
     # --- looking -------------------------------------------------------------------------------------------------------
 
@@ -59,6 +81,11 @@ class VolumeService:
         visible = {"custom": owner, "image": DEFAULT_PROJECT}
         return [v for v in found if project is None or v.project == visible.get(v.type, project)]
 
+    async def snapshots_in(self, pool: str) -> dict[int, list[VolumeSnapshot]]:
+        """The snapshots of all volumes of a pool, by their volumes' ids."""
+        async with self._database.read() as tx:
+            return await rows.snapshots_in(tx, pool=pool)
+
     async def find(self, pool: str, project: str, type: str, name: str) -> StorageVolume:
         """One volume. NotFound if there is none."""
         _check_type(type)
@@ -68,9 +95,21 @@ class VolumeService:
             return await rows.volume(tx, pool, owner, type, name)
 
     async def snapshots(self, volume: StorageVolume) -> list[VolumeSnapshot]:
-        """A volume's snapshots, oldest first."""
+        """A volume's snapshots, oldest first, without those that are just being made or removed."""
         async with self._database.read() as tx:
-            return await rows.volume_snapshots(tx, volume.id)
+            return [each for each in await rows.volume_snapshots(tx, volume.id) if not each.phase]
+
+    @asynccontextmanager
+    async def hold(self, *volumes: StorageVolume) -> AsyncIterator[list[StorageVolume]]:
+        """Nothing else happens to these volumes meanwhile; they are given as they are now, which may be in another place.
+        NotFound if one is gone, Conflict if something is half done to it."""
+        async with self._locks.hold(*(volume.id for volume in volumes)):
+            async with self._database.read() as tx:
+                present = [await rows.volume_by_id(tx, volume.id) for volume in volumes]
+            for volume in present:
+                if volume.phase:
+                    raise Conflict(f"Storage volume is busy: {volume.phase.partition(' ')[0]}")
+            yield present
 
     async def find_snapshot(self, volume: StorageVolume, name: str) -> VolumeSnapshot:
         """One snapshot. NotFound if there is none."""
@@ -80,12 +119,12 @@ class VolumeService:
     async def data_path(self, pool: str, project: str, name: str) -> Path:
         """Where a custom volume's files are."""
         volume = await self.find(pool, project, CUSTOM, name)
-        self._refuse_daemons(volume, "cannot be given to instances")
-        return self._storage.driver(pool).data(_volume_id(volume))
+        self.refuse_daemons(volume, "cannot be given to instances")
+        return self._storage.driver(pool).data(volume_id(volume))
 
     async def usage(self, volume: StorageVolume) -> int | None:
         """Bytes used, where the pool knows."""
-        own = _volume_id(volume)
+        own = volume_id(volume)
         return (await self._storage.driver(volume.pool).usage([own])).get(own)
 
     async def used_by(self, volume: StorageVolume) -> list[str]:
@@ -101,15 +140,21 @@ class VolumeService:
         if custom:
             async with self._database.read() as tx:
                 owners = {project.name: project.owner_of("storage.volumes") for project in await project_rows.find_all(tx)}
-                found = await tx.query(_DISKS)
-            for pool, source, kind, name, project in found:
-                volume_id = custom.get((pool, source, owners[project]))
-                if volume_id is not None:
-                    used[volume_id].append(with_project(f"/1.0/{kind}/{name}", project))
+                found = await volume_disks.find_all(tx)
+            for disk in found:
+                volume_id = custom.get((disk.pool, disk.source, owners[disk.project]))
+                url = with_project(f"/1.0/{disk.kind}/{disk.name}", disk.project)
+                if volume_id is not None and url not in used[volume_id]:
+                    used[volume_id].append(url)
         return used
 
     def _is_daemons(self, volume: StorageVolume) -> bool:
         return volume.type == CUSTOM and volume.project == DEFAULT_PROJECT and (volume.pool, volume.name) in self.of_daemon()
+
+    async def owner(self, project: str) -> str:
+        """The project that has the volumes of one. NotFound if there is none of that name."""
+        async with self._database.read() as tx:
+            return await self._owner(tx, project)
 
     async def _owner(self, tx: Transaction, project: str) -> str:
         if project == DEFAULT_PROJECT:
@@ -118,104 +163,125 @@ class VolumeService:
 
     # --- volumes -------------------------------------------------------------------------------------------------------
 
-    async def create(
-        self,
-        pool: str,
-        project: str,
-        name: str,
-        *,
-        content_type: str,
-        description: str,
-        config: Mapping[str, str],
-        caller: Caller,
-    ) -> None:
+    async def create(self, new: NewVolume, *, caller: Caller) -> None:
         """An empty volume."""
-        names.volume(name)
-        content_type = content_type or "filesystem"
-        if content_type == "block":
-            raise Unsupported("Block volumes are not supported in this release")
-        if content_type != "filesystem":
-            raise BadRequest(f"Invalid content type {content_type[:40]!r}")
+        async with self.creating(new, caller=caller) as volume:
+            await self._storage.driver(volume.pool).create(volume_id(volume), size=await self.size(volume))
+
+    @asynccontextmanager
+    async def creating(self, new: NewVolume, *, caller: Caller, rest: WriteRest | None = None) -> AsyncIterator[StorageVolume]:
+        """The row of a new volume, which the block makes in the pool; afterwards it is whole. `rest` writes the other rows of it
+        in the same transaction. Whatever fails, nothing is left; nor after a kill, once the daemon has started again."""
+        names.volume(new.name)
+        _check_content_type(new.content_type)
+        await self.require_absent(new.pool, await self.owner(new.project), new.name)
         async with self._database.write() as tx:
-            record = await rows.pool(tx, pool)
-            owner = await self._owner(tx, project)
-            keys.volume_table(record.driver, content_type).validate(config)
-            row_id = await rows.create_volume(
-                tx,
-                pool,
-                owner,
-                CUSTOM,
-                name,
-                config=config,
-                created_at=clock.rfc3339(),
-                description=description,
-                content_type=content_type,
-                phase="creating",
-            )
-        async with Reverter(f"create volume {name}") as undo:
-            undo.add(self._forget_row, row_id)
-            await self._storage.driver(pool).create(VolumeId(VolumeKind.CUSTOM, owner, name))
-            undo.add(self._storage.driver(pool).delete, VolumeId(VolumeKind.CUSTOM, owner, name))
+            volume = await self._write(tx, new)
+            if rest is not None:
+                await rest(tx, volume)
+        async with self._locks.hold(volume.id), Reverter(f"create volume {new.name}", step_seconds=_DELETE_SECONDS) as undo:
+            undo.add(self.finish_delete, volume)
+            yield volume
             async with self._database.write() as tx:
-                await rows.set_volume_phase(tx, row_id, "")
+                await rows.settle_volume(tx, volume.id)
             undo.success()
-        self._tell("storage-volume-created", pool, owner, name, caller)
+        self.tell("storage-volume-created", volume, caller=caller)
+
+    async def _write(self, tx: Transaction, new: NewVolume) -> StorageVolume:
+        """The row of a volume that is going to be made."""
+        record = await rows.pool(tx, new.pool)
+        owner = await self._owner(tx, new.project)
+        await self.require_free(tx, new.pool, owner, new.name)
+        config = _with_defaults(record, new.content_type, new.config)
+        keys.volume_table(record.driver, new.content_type).validate(config)
+        row_id = await rows.create_volume(
+            tx,
+            new.pool,
+            owner,
+            CUSTOM,
+            new.name,
+            config=config,
+            created_at=new.created_at or clock.rfc3339(),
+            description=new.description,
+            content_type=new.content_type,
+            phase=CREATING,
+        )
+        return await rows.volume_by_id(tx, row_id)
+
+    async def require_absent(self, pool: str, owner: str, name: str) -> None:
+        """Conflict if there is such a volume on disk that the database does not know: what is made in its place, and then fails,
+        must not take it along."""
+        async with self._database.read() as tx:
+            await rows.pool(tx, pool)
+            await self.require_free(tx, pool, owner, name)
+        own = VolumeId(VolumeKind.CUSTOM, owner, name)
+        driver = self._storage.driver(pool)
+        if await in_thread(_is_there, driver.data(own), driver.data(own.at("-")).parent):
+            raise Conflict(f"Storage volume {name!r} is on disk but not in the database", hint="recover it with `atolld recover`")
+
+    async def require_free(self, tx: Transaction, pool: str, owner: str, name: str) -> None:
+        """Conflict if the project `owner` has a custom volume of that name in the pool."""
+        if any(each.name == name for each in await rows.volumes(tx, pool=pool, project=owner, type=CUSTOM)):
+            raise Conflict(_TAKEN)
+
+    async def size(self, volume: StorageVolume) -> int | None:
+        """The size that it is configured with, in bytes; None: as much as there is."""
+        return keys.volume_table((await self._pool(volume)).driver, volume.content_type).number(volume.config, "size") or None
+
+    async def apply_size(self, volume: StorageVolume) -> None:
+        """Give a volume that was made of something the size that it is configured with, if the pool can."""
+        driver = self._storage.driver(volume.pool)
+        if driver.capabilities.quotas:
+            await driver.set_size(volume_id(volume), await self.size(volume))
 
     async def _forget_row(self, row_id: int) -> None:
         async with self._database.write() as tx:
             await rows.delete_volume(tx, row_id)
 
     async def update(self, volume: StorageVolume, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
-        """Replace description and configuration."""
-        async with self._locks.hold(volume.id), self._database.write() as tx:
-            record = await rows.pool(tx, volume.pool)
-            keys.volume_table(record.driver, volume.content_type).validate(config)
-            if config.get("size", "") != volume.config.get("size", ""):
-                await self._storage.driver(volume.pool).set_size(
-                    _volume_id(volume), keys.volume_table(record.driver, volume.content_type).number(config, "size")
-                )
-            await rows.update_volume(tx, volume.id, description, config)
-        self._tell("storage-volume-updated", volume.pool, volume.project, volume.name, caller)
-
-    async def rename(self, volume: StorageVolume, new: str, *, caller: Caller) -> None:
-        """Only an unused one."""
-        names.volume(new)
-        async with self._locks.hold(volume.id):
-            self._refuse_daemons(volume, "cannot be renamed")
-            await self._require_unused(volume)
+        """Replace description and configuration. A size changes at once, also of a volume in use."""
+        async with self.hold(volume) as (volume,):
+            table = keys.volume_table((await self._pool(volume)).driver, volume.content_type)
+            table.validate(config)
             driver = self._storage.driver(volume.pool)
-            target = dataclasses.replace(_volume_id(volume), name=new)
-            async with self._database.write() as tx, Reverter(f"rename volume {volume.name}") as undo:
-                await rows.rename_volume(tx, volume.id, new)
-                await driver.rename(_volume_id(volume), target)
-                undo.add(driver.rename, target, _volume_id(volume))
+            async with Reverter(f"update volume {volume.name}") as undo:
+                if config.get("size", "") != volume.config.get("size", ""):
+                    undo.add(driver.set_size, volume_id(volume), table.number(volume.config, "size") or None)
+                    await driver.set_size(volume_id(volume), table.number(config, "size") or None)
+                async with self._database.write() as tx:
+                    await rows.update_volume(tx, volume.id, description, config)
                 undo.success()
-        self._tell("storage-volume-renamed", volume.pool, volume.project, new, caller, old_name=volume.name)
+        self.tell("storage-volume-updated", volume, caller=caller)
 
     async def delete(self, volume: StorageVolume, *, caller: Caller) -> None:
-        """With its snapshots; only an unused one."""
+        """With its snapshots and backups; only an unused one."""
         if volume.type != CUSTOM:
             raise BadRequest(f"Storage volumes of type {volume.type!r} can't be deleted with the storage API")
-        async with self._locks.hold(volume.id):
-            await self._require_unused(volume)
+        async with self.hold(volume) as (volume,):
+            await self.require_unused(volume)
             async with self._database.write() as tx:
-                await rows.set_volume_phase(tx, volume.id, "deleting")
+                await rows.set_volume_phase(tx, volume.id, DELETING)
             await self.finish_delete(volume)
-        self._tell("storage-volume-deleted", volume.pool, volume.project, volume.name, caller)
+        self.tell("storage-volume-deleted", volume, caller=caller)
 
     async def finish_delete(self, volume: StorageVolume) -> None:
         """Remove files and then the row, also one whose deletion was cut off."""
         driver = self._storage.driver(volume.pool)
-        for snapshot in await self.snapshots(volume):
-            await driver.delete(_volume_id(volume).at(snapshot.name))
-        await driver.delete(_volume_id(volume))
+        async with self._database.read() as tx:
+            snapshots = await rows.volume_snapshots(tx, volume.id)
+        for snapshot in snapshots:
+            await driver.delete(volume_id(volume).at(snapshot.name))
+        await driver.delete(volume_id(volume))
+        await self.before_forgetting(volume)
         await self._forget_row(volume.id)
 
-    async def _require_unused(self, volume: StorageVolume) -> None:
+    async def require_unused(self, volume: StorageVolume) -> None:
+        """BadRequest if somebody has it as a disk, or the daemon keeps something on it."""
         if users := await self.used_by(volume):
             raise BadRequest("The storage volume is still in use", hint=f"by {users[0]}")
 
-    def _refuse_daemons(self, volume: StorageVolume, what: str) -> None:
+    def refuse_daemons(self, volume: StorageVolume, what: str) -> None:
+        """BadRequest, which says `what`, if the daemon itself keeps something on it."""
         if self._is_daemons(volume):
             raise BadRequest(f"Volumes used by the server itself {what}")
 
@@ -232,28 +298,53 @@ class VolumeService:
                 raise BadRequest("Only volumes that are file systems can be used by the server")
             if await self.snapshots(volume):
                 raise BadRequest("Volumes used by the server itself cannot have snapshots")
-            await self._require_unused(volume)
-            yield self._storage.driver(pool).data(_volume_id(volume))
+            await self.require_unused(volume)
+            yield self._storage.driver(pool).data(volume_id(volume))
 
     async def repair(self) -> list[str]:
-        """On start: finish or undo what a kill left half done. One sentence for each."""
+        """On start: remove what a kill left half made or half removed, and add the records that instances' snapshots lack. One
+        sentence for each."""
         async with self._database.read() as tx:
-            half = [v for v in await rows.volumes(tx, type=CUSTOM) if v.phase]
-        for volume in half:
+            half = [v for v in await rows.volumes(tx, type=CUSTOM) if v.phase in (CREATING, DELETING)]
+            snapshots = await rows.unfinished_snapshots(tx, type=CUSTOM)
+        gone = {volume.id for volume in half}
+        done = [await self._remove_half(volume, None) for volume in half]
+        done += [await self._remove_half(volume, snapshot) for volume, snapshot in snapshots if volume.id not in gone]
+        async with self._database.write() as tx:
+            added = await instance_volumes.add_missing(tx)
+        done += [f"added the records of the volumes of {len(added)} snapshots"] if added else []
+        return [sentence for sentence in done if sentence]
+
+    async def _remove_half(self, volume: StorageVolume, snapshot: VolumeSnapshot | None) -> str:
+        """Says what was removed; nothing if its pool is not available: then the next start tries again."""
+        try:
+            if snapshot is not None:
+                await self._finish_delete_snapshot(volume, snapshot)
+                return f"removed snapshot {volume.name}/{snapshot.name} of pool {volume.pool}: its {snapshot.phase} was cut off"
             await self.finish_delete(volume)
-        return [f"removed volume {v.name} of pool {v.pool}: its {v.phase} was cut off" for v in half]
+        except AtollError as error:
+            log.error("What a kill left of volume %s cannot be removed: %s", volume.name, error)
+            return ""
+        return f"removed volume {volume.name} of pool {volume.pool}: its {volume.phase} was cut off"
+
+    async def _finish_delete_snapshot(self, volume: StorageVolume, snapshot: VolumeSnapshot) -> None:
+        await self._storage.driver(volume.pool).delete(volume_id(volume).at(snapshot.name))
+        await self._forget_snapshot_row(snapshot.id)
 
     # --- snapshots -----------------------------------------------------------------------------------------------------
 
     async def create_snapshot(
-        self, volume: StorageVolume, name: str, *, description: str, expires_at: str, caller: Caller
+        self, volume: StorageVolume, name: str, *, description: str, expires_at: str | None, caller: Caller
     ) -> None:
-        """A read-only snapshot of the volume as it is."""
-        async with self._locks.hold(volume.id):
-            self._refuse_daemons(volume, "cannot have snapshots")
-            name = name or await self._next_snapshot_name(volume)
-            names.snapshot(name)
-            target = _volume_id(volume).at(name)
+        """A read-only snapshot of the volume as it is. Without a name, and without an expiry, the volume's `snapshots.*` keys
+        tell them; an empty expiry is never."""
+        async with self.hold(volume) as (volume,):
+            self.refuse_daemons(volume, "cannot have snapshots")
+            name = names.snapshot(name) if name else await self._next_snapshot_name(volume)
+            if expires_at is None:
+                table = keys.volume_table((await self._pool(volume)).driver, volume.content_type)
+                expires_at = expiry.after_now(table.get(volume.config, "snapshots.expiry"))
+            target = volume_id(volume).at(name)
             driver = self._storage.driver(volume.pool)
             async with self._database.write() as tx:
                 snapshot_id = await rows.create_volume_snapshot(
@@ -263,7 +354,7 @@ class VolumeService:
                     description=description or volume.description,
                     created_at=clock.rfc3339(),
                     expires_at=expires_at,
-                    phase="creating",
+                    phase=CREATING,
                 )
             async with Reverter(f"snapshot volume {volume.name}") as undo:
                 undo.add(self._forget_snapshot_row, snapshot_id)
@@ -272,7 +363,7 @@ class VolumeService:
                 async with self._database.write() as tx:
                     await rows.set_volume_snapshot_phase(tx, snapshot_id, "")
                 undo.success()
-        self._tell("storage-volume-snapshot-created", volume.pool, volume.project, f"{volume.name}/snapshots/{name}", caller)
+        self.tell("storage-volume-snapshot-created", volume, f"/snapshots/{name}", caller=caller)
 
     async def _forget_snapshot_row(self, snapshot_id: int) -> None:
         async with self._database.write() as tx:
@@ -280,7 +371,11 @@ class VolumeService:
 
     async def _next_snapshot_name(self, volume: StorageVolume) -> str:
         taken = {snapshot.name for snapshot in await self.snapshots(volume)}
-        return next(f"snap{i}" for i in range(len(taken) + 1) if f"snap{i}" not in taken)
+        return snapshot_names.choose(volume.config.get("snapshots.pattern", ""), taken, datetime.now().astimezone())
+
+    async def _pool(self, volume: StorageVolume) -> StoragePool:
+        async with self._database.read() as tx:
+            return await rows.pool(tx, volume.pool)
 
     async def update_snapshot(
         self, volume: StorageVolume, name: str, *, description: str, expires_at: str, caller: Caller
@@ -289,40 +384,58 @@ class VolumeService:
         async with self._database.write() as tx:
             snapshot = await rows.volume_snapshot(tx, volume.id, name)
             await rows.update_volume_snapshot(tx, snapshot.id, description=description, expires_at=expires_at)
-        self._tell("storage-volume-snapshot-updated", volume.pool, volume.project, f"{volume.name}/snapshots/{name}", caller)
+        self.tell("storage-volume-snapshot-updated", volume, f"/snapshots/{name}", caller=caller)
 
     async def rename_snapshot(self, volume: StorageVolume, name: str, new: str, *, caller: Caller) -> None:
         """Change its name."""
         names.snapshot(new)
-        async with self._locks.hold(volume.id):
+        async with self.hold(volume) as (volume,):
             snapshot = await self.find_snapshot(volume, name)
             driver = self._storage.driver(volume.pool)
-            own = _volume_id(volume)
+            own = volume_id(volume)
             async with self._database.write() as tx, Reverter(f"rename snapshot {name}") as undo:
                 await rows.rename_volume_snapshot(tx, snapshot.id, new)
                 await driver.rename(own.at(name), own.at(new))
                 undo.add(driver.rename, own.at(new), own.at(name))
                 undo.success()
-        self._tell("storage-volume-snapshot-renamed", volume.pool, volume.project, f"{volume.name}/snapshots/{new}", caller)
+        self.tell("storage-volume-snapshot-renamed", volume, f"/snapshots/{new}", caller=caller)
 
     async def delete_snapshot(self, volume: StorageVolume, name: str, *, caller: Caller) -> None:
         """Remove it."""
-        async with self._locks.hold(volume.id):
+        async with self.hold(volume) as (volume,):
             snapshot = await self.find_snapshot(volume, name)
-            await self._storage.driver(volume.pool).delete(_volume_id(volume).at(name))
-            await self._forget_snapshot_row(snapshot.id)
-        self._tell("storage-volume-snapshot-deleted", volume.pool, volume.project, f"{volume.name}/snapshots/{name}", caller)
+            async with self._database.write() as tx:
+                await rows.set_volume_snapshot_phase(tx, snapshot.id, DELETING)
+            await self._finish_delete_snapshot(volume, snapshot)
+        self.tell("storage-volume-snapshot-deleted", volume, f"/snapshots/{name}", caller=caller)
 
-    async def restore(self, volume: StorageVolume, name: str, *, caller: Caller) -> None:
-        """Make the volume as the snapshot was."""
-        async with self._locks.hold(volume.id):
-            await self.find_snapshot(volume, name)
-            await self._storage.driver(volume.pool).restore(_volume_id(volume).at(name))
-        self._tell("storage-volume-restored", volume.pool, volume.project, volume.name, caller)
+    def tell(self, action: str, volume: StorageVolume, suffix: str = "", *, caller: Caller, **context: str) -> None:
+        """A lifecycle event of a custom volume."""
+        url = f"/1.0/storage-pools/{volume.pool}/volumes/custom/{volume.name}{suffix}"
+        self._hub.lifecycle(action, url, project=volume.project, context=context, caller=caller)
 
-    def _tell(self, action: str, pool: str, project: str, name: str, caller: Caller, **context: str) -> None:
-        url = f"/1.0/storage-pools/{pool}/volumes/custom/{name}"
-        self._hub.lifecycle(action, url, project=project, context=context, caller=caller)
+
+async def _nothing(_: StorageVolume) -> None:
+    return
+
+
+def _is_there(data: Path, snapshots: Path) -> bool:
+    """Whether a volume or snapshots of it are on disk. Blocks."""
+    return os.path.lexists(data) or (snapshots.is_dir() and bool(os.listdir(snapshots)))
+
+
+def _check_content_type(content_type: str) -> None:
+    if content_type == "block":
+        raise Unsupported("Block volumes are not supported in this release")
+    if content_type != "filesystem":
+        raise BadRequest(f"Invalid content type {content_type[:40]!r}")
+
+
+def _with_defaults(pool: StoragePool, content_type: str, config: Mapping[str, str]) -> dict[str, str]:
+    """What a new volume is configured with: what was asked for, and for the rest what its pool says in `volume.*`."""
+    table = keys.volume_table(pool.driver, content_type)
+    defaults = {key.removeprefix("volume."): value for key, value in pool.config.items() if key.startswith("volume.")}
+    return {**{key: value for key, value in defaults.items() if value and table.find(key) is not None}, **config}
 
 
 def _check_type(type: str) -> None:
@@ -330,5 +443,6 @@ def _check_type(type: str) -> None:
         raise BadRequest(f"Invalid storage volume type {type[:40]!r}")
 
 
-def _volume_id(volume: StorageVolume) -> VolumeId:
+def volume_id(volume: StorageVolume) -> VolumeId:
+    """Its name for the pool's driver."""
     return VolumeId(VolumeKind(volume.type), volume.project, volume.name)

@@ -25,8 +25,11 @@ from atoll.services.events import EventHub, EventType, Listener
 from atoll.services.images import ImageService
 from atoll.services.images.aliases import ImageAliases
 from atoll.services.images.jobs import ImageJobs, Publishable
+from atoll.services.images.pull import ImagePuller
+from atoll.services.images.sources import ImageSources
 from atoll.services.operations import OperationRegistry
 from atoll.services.projects import ProjectService
+from atoll.services.settings import SettingsService
 from atoll.services.storage import StorageService
 from atoll.services.warnings import WarningService
 
@@ -76,9 +79,16 @@ class World:
         self.projects = ProjectService(self.database, self.hub, self.operations)
         self.storage = StorageService(self.database, self.hub, self.paths, WarningService(self.database, self.hub))
         self.images = ImageService(self.database, self.hub, self.paths, self.storage, self.projects)
-        self.jobs = ImageJobs(self.database, self.images, self.projects, self.operations, publish_source=self._publish_source)
+        self.local_database = Database(self.paths.local_database)
+        self.settings = SettingsService(self.database, self.local_database, self.hub)
+        self.sources = ImageSources(self.images.files, self.paths.streams, "x86_64")
+        self.jobs = ImageJobs(
+            self.database, self.images, self.projects, self.operations,
+            puller=ImagePuller(self.images, self.sources, self.settings), publish_source=self._publish_source,
+        )  # fmt: skip
         self.listener: Listener = self.hub.listen(frozenset({EventType.LIFECYCLE}))
         self.caller = ADMIN
+        self._has_settings = False
         self.client: TestClient[web.Request, web.Application]
 
     @asynccontextmanager
@@ -87,6 +97,13 @@ class World:
         (folder / "rootfs").mkdir(parents=True, exist_ok=True)
         (folder / "rootfs" / "name").write_text(f"{project}/{name}/{snapshot}")
         yield Publishable(METADATA.encode(), folder / "rootfs", folder)
+
+    async def local_settings(self) -> None:
+        """Open what the configuration is kept in."""
+        self._has_settings = True
+        await self.local_database.open()
+        await schema.migrate(self.local_database, schema.LOCAL, patches=schema.PATCHES)
+        await self.settings.load()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[World]:
@@ -103,6 +120,8 @@ class World:
             await self.client.close()
             await self.operations.drain(5)
             await self.database.close()
+            if self._has_settings:
+                await self.local_database.close()
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> ClientResponse:
         """A request with a JSON body."""

@@ -45,13 +45,15 @@ async def test_put_patch_and_etag(world: Any, make_image: Any) -> None:
     assert image["profiles"] == ["default"]
     assert (await world.call("PATCH", url, {"properties": {"c": ""}})).status == 200
     assert (await world.get(url))["properties"] == {"a": "b"}
+    assert (await world.call("PUT", url, {"properties": {"e": "f"}})).status == 200
+    assert (await world.get(url))["profiles"] == ["default"]  # as with LXD, which pylxd relies on
     assert (await world.call("PUT", url, {"properties": None, "profiles": []})).status == 200
     image = await world.get(url)
     assert (image["public"], image["properties"], image["profiles"]) == (False, {}, [])
     assert (await world.call("PUT", url, {"profiles": ["absent"]})).status == 404
     assert (await world.call("PATCH", url, {"expires_at": "soon"})).status == 400
     assert (await world.call("PATCH", url, {"properties": {"a\nb": "c"}})).status == 400
-    assert world.events() == [("image-updated", url)] * 4
+    assert world.events() == [("image-updated", url)] * 5
 
 
 async def test_aliases(world: Any, make_image: Any) -> None:
@@ -259,3 +261,17 @@ async def test_refresh_push_and_lost_files(world: Any, make_image: Any) -> None:
     answer = await world.client.get(f"{url}/export")
     assert (answer.status, "not on this server" in await answer.text()) == (404, True)
     assert (await world.ended(await world.call("DELETE", url)))["err"] == ""
+
+
+async def test_a_newer_version_is_unpacked_where_the_old_one_was(world: Any, make_image: Any) -> None:
+    old, new = await world.add(make_image(), aliases="alias=a"), await world.add(make_image(serial="2"))
+    async with world.database.write() as tx:
+        for pool in ("used", "unused"):
+            await storage_rows.create_pool(tx, pool, "sim", "", {})
+    await world.storage.start()
+    image, newer = await world.images.find("default", old), await world.images.find("default", new)
+    await world.storage.ensure_image("used", old, world.images.fill(image))
+    await world.images.supersede("default", image, newer, caller=DAEMON)
+    assert (await world.get("/1.0/images/aliases/a"))["target"] == new
+    assert list(world.storage.driver("used").sizes) == [VolumeId(VolumeKind.IMAGE, "default", new)]
+    assert list(world.storage.driver("unused").sizes) == []

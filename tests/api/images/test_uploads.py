@@ -14,6 +14,7 @@ from aiohttp import BodyPartReader, FormData, MultipartReader
 from atoll.domain.errors import HostError
 from atoll.host import process
 from atoll.host.imagebuild import build
+from atoll.services import intake
 from atoll.services.images import receive
 
 
@@ -157,7 +158,7 @@ async def test_budget_and_full_disk(world: Any, make_image: Any, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(receive._Intake, "_write", full)
+    monkeypatch.setattr(intake.Intake, "_write", full)
     answer = await world.client.post("/1.0/images", data=make_image())
     assert (answer.status, "No space left" in await answer.text()) == (500, True)
     assert world.files() == []
@@ -176,7 +177,7 @@ async def test_cut_off_uploads_leave_nothing(world: Any) -> None:
 
 
 async def test_silent_uploads_end(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(intake, "IDLE_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection(world.client.host, world.client.port)
     writer.write(b"POST /1.0/images HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc")
     async with asyncio.timeout(10):
@@ -256,7 +257,8 @@ async def test_build(world: Any) -> None:
     image = await world.get("/1.0/images?recursion=1&filter=properties.os eq busybox")
     assert [each["fingerprint"] for each in image] == [ended["metadata"]["fingerprint"]]
     assert world.files() == [ended["metadata"]["fingerprint"]]
-    for wrong in ({"distribution": "beos"}, {"distribution": "debian", "release": "../.."}, {"variant": "x"}):
+    up = {"distribution": "debian", "release": "../.."}
+    for wrong in ({"distribution": "beos"}, up, {"variant": "x"}, {"variant": "cloud"}):
         assert (await world.call("POST", "/1.0/images", {"source": order | wrong})).status == 400
 
 
@@ -298,9 +300,9 @@ async def test_failed_build_is_a_failed_operation(world: Any, monkeypatch: pytes
         (None, 400),
         ({"type": ""}, 400),
         ({"type": "image"}, 400),
-        ({"type": "image", "alias": "x", "server": "https://127.0.0.1:1"}, 501),
+        ({"type": "image", "alias": "x", "server": "http://127.0.0.1:1"}, 400),
         ({"type": "image", "alias": "x", "mode": "push"}, 501),
-        ({"type": "url", "url": "http://127.0.0.1:1/"}, 501),
+        ({"type": "url", "url": "http://127.0.0.1:1/"}, 400),
         ({"type": "virtual-machine", "name": "x"}, 501),
         ({"type": "instance", "name": "../x"}, 400),
         ({"type": "snapshot", "name": "c1"}, 400),

@@ -98,11 +98,13 @@ async def test_no_link_leads_out_of_the_allowed_folder(share: Path, folder: Path
 async def test_custom_volume_is_shifted_unless_privileged(share: Path, folder: Path) -> None:
     data = replace(context(folder, pool="default", source="vol"), volumes={"default/vol": share})
     (spec,) = (await DiskDevice().prepare(data)).mounts
-    assert (spec.source, spec.idmapped) == (str(share), True)
+    assert (read(f"{spec.source}/file"), spec.idmapped) == ("mine", True)
     (spec,) = (await DiskDevice().prepare(replace(data, privileged=True))).mounts
     assert not spec.idmapped
     with pytest.raises(NotFound):
         await DiskDevice().prepare(replace(data, volumes={}))
+    await DiskDevice().release(data)
+    assert mount.mounts_below(folder) == []
 
 
 async def test_root_disk_gives_no_mount(folder: Path) -> None:
@@ -114,7 +116,6 @@ async def test_root_disk_gives_no_mount(folder: Path) -> None:
     [
         ({"source": "ceph:pool/vol"}, Unsupported),
         ({"source": "cloud-init:config"}, Unsupported),
-        ({"limits.read": "10MB"}, Unsupported),
         ({"path": ""}, BadRequest),
         ({"path": "/mnt/../../etc"}, BadRequest),
         ({"source": "relative"}, BadRequest),

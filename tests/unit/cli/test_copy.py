@@ -72,14 +72,12 @@ def test_a_target_project_is_where_the_request_goes(command):
     [
         ("copy c1 c2 -c a", "Bad key=value pair: a"),
         ("copy c1 c2 -d root,a", "Bad device override syntax, expecting <device>,<key>=<value>: root,a"),
-        ("copy c1 other:c2", "Instances cannot be copied or moved between servers yet"),
         ("copy c1 c2 --mode fast", "Invalid transfer mode: fast"),
         ("copy local: c2", "You must specify a source instance name"),
         ("copy c1 c2 --refresh", 'The target server is missing the required "container_incremental_copy" API extension'),
         ("move c1 c2 -c a=b", "Can't override configuration or profiles in local rename"),
         ("move c1 c2/s0", 'The character "/" is reserved for snapshots'),
         ("move c1/s0 c2/s0", "Invalid new snapshot name, parent must be the same as source"),
-        ("move c1 other:c2", "Instances cannot be copied or moved between servers yet"),
     ],
 )
 def test_refusals(command, words: str, message: str):
@@ -100,6 +98,25 @@ def test_move_within_a_server_is_a_rename(command):
 def test_move_elsewhere_is_left_to_the_server(command):
     [(_, body)] = command("mv c1 -s slow", ANSWERS).requests
     assert (body["name"], body["migration"], body["pool"], body["project"]) == ("c1", True, "slow", "")
+
+
+def test_a_member_is_named_to_the_server(command):
+    answers = {**ANSWERS, "POST /1.0/instances/c1?target=two": Operation()}
+    [(_, body)] = command("mv c1 -s slow --target two", answers).sent("POST")
+    assert body["pool"] == "slow"
+
+
+def test_a_move_with_other_settings_is_a_copy_of_all_and_a_deletion(command):
+    source = {**ANSWERS["GET /1.0/instances/c1"], "ephemeral": True, "status_code": 102}
+    source["config"] = {**source["config"], "volatile.eth0.hwaddr": "00:16:3e:00:00:01"}
+    answers = {**ANSWERS, "GET /1.0/instances/c1": source, "DELETE /1.0/instances/c1": Operation()}
+    server = command("mv c1 c2 -s slow -c user.a=2 -p web", answers)
+    [(place, body)] = server.sent("POST")
+    assert (place, body["name"], body["ephemeral"], body["profiles"]) == ("POST /1.0/instances", "c2", True, ["web"])
+    assert body["config"] == {**source["config"], "user.a": "2"}
+    assert [call for call, _ in server.requests][-1] == "DELETE /1.0/instances/c1"
+    with pytest.raises(CommandError, match="must be stopped"):
+        command("mv c1 -s slow -c user.a=2", {**ANSWERS, "GET /1.0/instances/c1": {**source, "status_code": 103}})
 
 
 def test_move_needs_somewhere_to_go(command):

@@ -70,8 +70,8 @@ def test_modes() -> None:
         (hostvalues.MOUNT_OPTIONS, ["a b", ",a", "a,,b", "a,"]),
         (hostvalues.FUSE_FILESYSTEMS, ["ext4", "ext4=/bin/x", "ext4=fuse2fs -o x"]),
         (hostvalues.COMPRESSION,
-         ["sh -c id", "gzip --rsyncable", "gzip -S.x", "xz --files=/etc/shadow", "zstd -o/etc/x", "tar", "/bin/gzip", "none -1",
-          "zstd --patch-from=/etc/shadow", "gzip -10", "zstd -T1000", "bzip2 -9;id", "squashfs -comp xz"]),
+         ["sh -c id", "gzip --rsyncable -S.x", "gzip -S.x", "xz --files=/etc/shadow", "zstd -o/etc/x", "tar", "/bin/gzip",
+          "none -1", "zstd --patch-from=/etc/shadow", "gzip -10", "zstd -T1000", "bzip2 -9;id", "squashfs -comp xz"]),
     ],
 )  # fmt: skip
 def test_refused(kind: ValueType, texts: list[str]) -> None:

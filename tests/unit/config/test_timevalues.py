@@ -62,6 +62,24 @@ def test_aliases_combine() -> None:
     assert timevalues.parse_schedule("@weekly").due(datetime(2024, 2, 4, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("text", ["@startup, 10 2,5-8/2 * * *", "10 2,5-8/2 * * *,  @STARTUP", "@startup,@yearly, 10 2,5 * * *"])
+def test_aliases_and_lines_combine(text: str) -> None:
+    schedule = timevalues.parse_schedule(text)
+    assert schedule.at_startup
+    assert [schedule.due(NOON.replace(hour=hour, minute=10)) for hour in (2, 3, 5)] == [True, False, True]
+
+
+@pytest.mark.parametrize("text", ["{{ creation_date|date:'2006-01-02' }}", "snap%d", "daily"])
+def test_patterns(text: str) -> None:
+    assert timevalues.PATTERN.read(text) == text
+
+
+@pytest.mark.parametrize("text", ["%d-%d", "{{ x", "a b", "..", "{{ creation_date }}"])
+def test_bad_patterns(text: str) -> None:
+    with pytest.raises(ValueError):
+        timevalues.PATTERN.read(text)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "*", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *",

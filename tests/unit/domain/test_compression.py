@@ -23,6 +23,13 @@ def test_pigz_is_gzip_by_many_threads() -> None:
     assert compression.parse("pigz -9") == Compression(Algorithm.GZIP, 9)
 
 
+def test_rsyncable() -> None:
+    assert compression.parse("gzip --rsyncable") == Compression(Algorithm.GZIP, rsyncable=True)
+    assert compression.parse("zstd -3 --rsyncable").options == ["-3", "--rsyncable"]
+    with pytest.raises(BadRequest, match="no option"):
+        compression.parse("xz --rsyncable")
+
+
 @pytest.mark.parametrize(
     "text",
     [

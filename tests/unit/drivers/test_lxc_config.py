@@ -11,7 +11,7 @@ import pytest
 
 from atoll.domain.errors import BadRequest
 from atoll.domain.idmap import IdMap, IdRange
-from atoll.drivers.instance.contract import Launch, Limits, MachineId, MountSpec, NicSpec
+from atoll.drivers.instance.contract import DiskLimit, Launch, Limits, MachineId, MountSpec, NicSpec
 from atoll.drivers.instance.lxc import config, limits
 from atoll.host.cgroup import Layout, Setting
 
@@ -99,9 +99,16 @@ def test_lxcfs_files_are_mounted_where_it_runs(tmp_path: Path) -> None:
     assert f"{tmp_path}/lxcfs/proc/meminfo proc/meminfo none bind,optional 0 0" in text
 
 
+def test_lines_for_apparmor_where_it_is(tmp_path: Path) -> None:
+    launch = replace(LAUNCH, apparmor="mount fstype=proc,\n\n  ptrace,\n")
+    assert "apparmor" not in config.render(launch, host(tmp_path), Path("/s"))
+    text = config.render(launch, replace(host(tmp_path), apparmor=True), Path("/s"))
+    assert "lxc.apparmor.raw = mount fstype=proc,\nlxc.apparmor.raw = ptrace,\n" in text
+
+
 def test_raw_text_comes_last_as_it_is(tmp_path: Path) -> None:
-    text = config.render(replace(LAUNCH, raw="lxc.a = b\nlxc.c = d"), host(tmp_path), Path("/s"))
-    assert text.endswith("lxc.a = b\nlxc.c = d\n")
+    text = config.render(replace(LAUNCH, raw="lxc.environment = b\n# c\x0bd"), host(tmp_path), Path("/s"))
+    assert text.endswith("lxc.environment = b\n# c\x0bd\n")
 
 
 def test_users_and_groups_can_have_maps_of_their_own() -> None:
@@ -130,7 +137,7 @@ def spoiled(value: Any, bad: str, path: str = "") -> Iterator[tuple[str, Any]]:
                 yield where, [*value[:number], worse, *value[number + 1 :]]
 
 
-NOT_WRITTEN = {".uuid", ".run_dir", ".raw", ".seccomp", ".nics[0].device", ".mounts[0].device", ".id.project"}
+NOT_WRITTEN = {".uuid", ".run_dir", ".raw", ".apparmor", ".syscalls.raw", ".nics[0].device", ".mounts[0].device", ".id.project"}
 
 
 @pytest.mark.parametrize("bad", ["\n", "\r", "\0", "\nlxc.hook.pre-start = /bin/evil"])
@@ -176,3 +183,67 @@ def test_limits_on_each_version() -> None:
         Setting("pids", "pids.max", "7"),
     ]
     assert limits.settings(wanted, Layout({}, {}, ())) == []
+
+
+@pytest.mark.parametrize(("priority", "swappiness"), [(10, "60"), (0, "70"), (5, "65")])
+def test_the_higher_the_priority_the_less_is_swapped(priority: int, swappiness: str) -> None:
+    assert limits.settings(Limits(memory_swap_priority=priority), V1) == [Setting("memory", "memory.swappiness", swappiness)]
+
+
+def test_traffic_with_disks_on_each_version() -> None:
+    wanted = Limits(disks={"8:0": DiskLimit(read_bytes=1000, write_requests=5)})
+    blkio = Layout({"blkio": "/b"}, {}, ())
+    assert limits.settings(wanted, blkio) == [
+        Setting("blkio", "blkio.throttle.read_bps_device", "8:0 1000"),
+        Setting("blkio", "blkio.throttle.write_iops_device", "8:0 5"),
+    ]
+    io = Layout({}, {"io": "/i"}, ())
+    assert limits.settings(wanted, io) == [Setting("io", "io.max", "8:0 rbps=1000 riops=max wbps=max wiops=5")]
+
+
+def test_what_the_host_cannot_hold() -> None:
+    wanted = Limits(disk_priority=3, hugepages={"2MB": 1}, network_priority=1, processes=5)
+    layout = Layout({"blkio": "/b", "pids": "/p"}, {}, ())
+    assert limits.unenforceable(wanted, layout, frozenset({"blkio.bfq.weight"})) == ["blkio", "hugetlb", "net_prio"]
+    assert limits.unenforceable(Limits(processes=5), layout, frozenset()) == []
+
+
+def group(folder: Path, **files: str) -> Path:
+    """A control group of plain files; `__` stands for the dot."""
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def test_limits_that_are_lifted_are_set_free(tmp_path: Path) -> None:
+    files = {
+        "blkio__throttle__read_bps_device": "8:0 1000\n",
+        "blkio__throttle__write_bps_device": "",
+        "blkio__bfq__weight": "800\n",
+    }
+    made = group(tmp_path / "b/g", **files)
+    limits.apply(Layout({"blkio": f"{tmp_path}/b"}, {}, ()), "g", Limits())
+    assert (made / "blkio.throttle.read_bps_device").read_text().startswith("8:0 0")
+    assert (made / "blkio.bfq.weight").read_text().startswith("100")
+    assert (made / "blkio.throttle.write_bps_device").read_text() == ""
+
+
+def test_version_2_would_kill_for_memory_that_is_in_use(tmp_path: Path) -> None:
+    made = group(tmp_path / "m/g", memory__max="max\n", memory__stat="anon 5000\nfile 100000\n", memory__swap__max="0\n")
+    layout = Layout({}, {"memory": f"{tmp_path}/m"}, ())
+    with pytest.raises(OSError, match="more is in use"):
+        limits.apply(layout, "g", Limits(memory_bytes=4096))
+    assert (made / "memory.max").read_text() == "max\n"
+    limits.apply(layout, "g", Limits(memory_bytes=8192))
+    assert (made / "memory.max").read_text().startswith("8192")
+
+
+def test_pins_pass_over_what_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "cpuset.cpus").write_text("0-3\n")
+    made = group(tmp_path / "g", cpuset__cpus="0-3\n")
+    layout = Layout({"cpuset": str(tmp_path)}, {}, ())
+    assert limits.pin(layout, {"g": "1,3", "gone": "0"}) == []
+    assert (made / "cpuset.cpus").read_text().startswith("1,3")
+    limits.pin(layout, {"g": ""})
+    assert (made / "cpuset.cpus").read_text().startswith("0-3")

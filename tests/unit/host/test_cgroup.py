@@ -120,3 +120,42 @@ def test_removal_goes_bottom_up(unified: cgroup.Layout, tmp_path: Path) -> None:
     cgroup.remove(unified, "g")
     assert not cgroup.exists(unified, "g")
     cgroup.remove(unified, "g")
+
+
+def test_a_refused_setting_leaves_all_as_it_was(hybrid: cgroup.Layout, tmp_path: Path) -> None:
+    tree(tmp_path, {"pids/g/pids.max": "10\n", "memory/box/g/memory.limit_in_bytes": "20\n"})
+    settings = [
+        cgroup.Setting("pids", "pids.max", "50"),
+        cgroup.Setting("memory", "memory.limit_in_bytes", "60"),
+        cgroup.Setting("pids", "no/such/file", "1"),
+    ]
+    with pytest.raises(OSError, match="no/such/file"):
+        cgroup.apply(hybrid, "g", settings)
+    assert (tmp_path / "pids/g/pids.max").read_text().strip() == "10"
+    assert (tmp_path / "memory/box/g/memory.limit_in_bytes").read_text().strip() == "20"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "standing"),
+    [
+        ("100\n", "200", "100"),
+        ("", "8:0 5", "8:0 0"),
+        ("8:16 1\n8:0 7\n", "8:0 5", "8:0 7"),
+        ("", "8:0 rbps=5", "8:0 rbps=max wbps=max riops=max wiops=max"),
+        ("default 100\n", "default 300", "default 100"),
+    ],
+)
+def test_what_a_write_puts_aside(tmp_path: Path, text: str, value: str, standing: str) -> None:
+    (tmp_path / "file").write_text(text)
+    assert cgroup._standing(f"{tmp_path}/file", value) == standing
+
+
+@pytest.mark.parametrize(("text", "cpus"), [("", ()), ("0\n", (0,)), ("0-2,5\n", (0, 1, 2, 5))])
+def test_lists_of_cpus(text: str, cpus: tuple[int, ...]) -> None:
+    assert cgroup.parse_cpus(text) == cpus
+
+
+def test_cpus_that_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "cpuset.effective_cpus").write_text("0\n")
+    assert cgroup.usable_cpus(cgroup.Layout({"cpuset": str(tmp_path)}, {}, ())) == (0,)
+    assert 0 in cgroup.usable_cpus(cgroup.Layout({}, {}, ()))

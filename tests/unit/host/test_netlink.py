@@ -10,7 +10,7 @@ from atoll.host import netlink, rtnetlink
 
 def test_loopback_is_listed_with_its_address_and_counters() -> None:
     link = netlink.link("lo")
-    assert (link.index, link.medium, link.kind, link.hwaddr) == (1, "loopback", "", "00:00:00:00:00:00")
+    assert (link.index, link.medium, link.kind, link.hwaddr) == (1, "loopback", "", "")
     assert link.mtu == 65536
     assert set(link.counters) == {
         "bytes_received", "bytes_sent", "packets_received", "packets_sent", "errors_received", "errors_sent",

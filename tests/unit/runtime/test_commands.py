@@ -6,6 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from atoll import runtime
 from atoll.cli.errors import CommandError
 from atoll.client.errors import ClientError
+from atoll.db import schema
 from atoll.domain.paths import Paths
 from atoll.runtime import home as where
 from atoll.runtime import main
@@ -74,31 +76,66 @@ def test_shutdown_without_a_daemon(home: Path) -> None:
         main.dispatch("atolld", ["shutdown"])
 
 
-def _database(path: Path, table: str, *rows: tuple[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"CREATE TABLE {table} (key TEXT, value TEXT)")
-        connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", rows)
-    connection.close()
+@pytest.fixture
+def databases(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """The daemon's two databases; the shared one with an instance that has two profiles, and a custom volume."""
+    paths = Paths(tmp_path)
+    opened = SimpleNamespace(directory=tmp_path)
+    for name, path, migrations in (
+        ("local", paths.local_database, schema.LOCAL),
+        ("shared", paths.global_database, schema.GLOBAL),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA synchronous = OFF")
+        for statement in (each for step in migrations for each in step):
+            connection.execute(statement)
+        setattr(opened, name, connection)
+    opened.shared.executescript(
+        """INSERT INTO instances (id, node_id, project_id, name, architecture, created_at) VALUES (1, 1, 1, 'c1', 'x86_64', '');
+        INSERT INTO profiles (id, name, project_id) VALUES (8, 'first', 1), (9, 'second', 1);
+        INSERT INTO instances_profiles (instance_id, profile_id, apply_order) VALUES (1, 9, 2), (1, 8, 1);
+        INSERT INTO storage_pools (id, name, driver) VALUES (1, 'p', 'dir');
+        INSERT INTO storage_volumes (id, storage_pool_id, project_id, name, type) VALUES (1, 1, 1, 'v', 'custom');"""
+    )
+    yield opened
+    opened.local.close()
+    opened.shared.close()
+
+
+LISTENS, STARTS = "Daemon has core.https_address set", "Daemon has auto-started instances"
+SNAPSHOTS, VOLUMES = "Daemon has scheduled instance snapshots", "Daemon has scheduled volume snapshots"
+OWN = "instances_config (instance_id, key, value) VALUES (1, 'boot.autostart', '{}')"
+RAN = "instances_config (instance_id, key, value) VALUES (1, 'volatile.last_state.power', '{}')"
+PROFILE = "profiles_config (profile_id, key, value) VALUES ({}, 'boot.autostart', '{}')"
+SCHEDULE = "('snapshots.schedule', '@daily', {})"
 
 
 @pytest.mark.parametrize(
-    ("local", "instances", "expected"),
+    ("rows", "expected"),
     [
-        ([], [], False),
-        ([("core.https_address", "[::]:8443")], [], True),
-        ([("core.https_address", "")], [("volatile.last_state.power", "STOPPED")], False),
-        ([], [("volatile.last_state.power", "RUNNING")], True),
-        ([], [("boot.autostart", "true")], True),
-        ([], [("boot.autostart", "false")], False),
+        ([], None),
+        ([OWN.format("true")], STARTS),
+        ([OWN.format("false"), RAN.format("RUNNING")], None),
+        ([RAN.format("RUNNING")], STARTS),
+        ([RAN.format("STOPPED")], None),
+        ([PROFILE.format(8, "true")], STARTS),
+        ([PROFILE.format(8, "true"), PROFILE.format(9, "false")], None),
+        ([PROFILE.format(8, "true"), OWN.format("false")], None),
+        ([f"instances_config (key, value, instance_id) VALUES {SCHEDULE.format(1)}"], SNAPSHOTS),
+        ([f"profiles_config (key, value, profile_id) VALUES {SCHEDULE.format(8)}"], SNAPSHOTS),
+        ([f"storage_volumes_config (key, value, storage_volume_id) VALUES {SCHEDULE.format(1)}"], VOLUMES),
     ],
 )
-def test_whether_a_daemon_is_needed(
-    tmp_path: Path, local: list[tuple[str, str]], instances: list[tuple[str, str]], expected: bool
-) -> None:
-    _database(Paths(tmp_path).local_database, "config", *local)
-    _database(Paths(tmp_path).global_database, "instances_config", *instances)
-    assert activateifneeded.needed(tmp_path) is expected
+def test_whether_a_daemon_is_needed(databases: SimpleNamespace, rows: list[str], expected: str | None) -> None:
+    for row in rows:
+        databases.shared.execute(f"INSERT INTO {row}")
+    assert activateifneeded.needed(databases.directory) == expected
+
+
+def test_one_that_listens_is_needed(databases: SimpleNamespace) -> None:
+    databases.local.execute("INSERT INTO config (key, value) VALUES ('core.https_address', '[::]:8443')")
+    assert activateifneeded.needed(databases.directory) == LISTENS
 
 
 def test_a_new_host_needs_no_daemon(home: Path) -> None:

@@ -64,7 +64,6 @@ def test_version_is_the_interface_under_its_name(words: list[str], capsys: pytes
         (["foo"], 'unknown command "foo" for "atolld"'),
         (["--foo"], "unknown flag: --foo"),
         (["waitready", "--timeout", "abc"], 'invalid argument "abc" for "-t, --timeout" flag'),
-        (["recover"], "not available in this release"),
         (["cluster", "list-database"], "not available in this release"),
         (["sql", "foo", "SELECT 1"], "Invalid database type"),
         (["sql", "global", ""], "No query provided"),

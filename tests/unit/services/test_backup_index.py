@@ -45,7 +45,7 @@ def test_the_index() -> None:
 
 def test_values_that_look_like_others_stay_text() -> None:
     text = backup_index.instance(SUBJECT).decode()
-    assert "user.b: '0755'" in text and "user.a: 'true'" in text
+    assert 'user.b: "0755"' in text and 'user.a: "true"' in text
 
 
 def test_a_snapshot_knows_of_no_snapshots() -> None:

@@ -101,3 +101,18 @@ async def test_log_lines_are_forwarded_from_any_thread_above_the_level_asked_for
     (found,) = await heard(listener)
     assert (found["message"], found["level"], found["context"]) == ("99 bottles", "warning", {"logger": "atoll.test_events"})
     assert not EventHub().wants_logging
+
+
+def test_a_part_of_the_daemon_hears_of_what_happens_at_once() -> None:
+    hub = EventHub()
+    heard: list[str] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event.metadata["source"])
+
+    hub.watch(hear)
+    hub.lifecycle("instance-created", "/1.0/instances/c1", project="p")
+    hub.publish(Event(EventType.LOGGING, {}))
+    hub.unwatch(hear)
+    hub.lifecycle("instance-deleted", "/1.0/instances/c1", project="p")
+    assert heard == ["/1.0/instances/c1?project=p"]

@@ -13,8 +13,9 @@ from atoll.api.routes.snapshots import expiry
 from atoll.api.schema import instances as schema
 from atoll.api.schema.common import Rename
 from atoll.domain import names
+from atoll.services.backup_records import Order
 from atoll.services.events import with_project
-from atoll.services.instances.backups import BackupService, Order
+from atoll.services.instances.backups import BackupService
 
 
 class BackupRoutes:
@@ -58,8 +59,9 @@ class BackupRoutes:
         order = Order(
             name=body.name,
             expires_at=expiry(body.expires_at),
-            instance_only=body.instance_only or body.container_only,
+            alone=body.instance_only or body.container_only,
             compression=body.compression_algorithm,
+            optimized=body.optimized_storage,
         )
         return response.operation(await self._backups.create(request.project, _name(request), order, caller=request.caller))
 

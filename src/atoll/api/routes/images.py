@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from atoll.api import image_transfer, listing, response
+from atoll.api import image_sources, image_transfer, listing, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
 from atoll.api.schema import images as schema
@@ -19,6 +19,7 @@ from atoll.services.events import with_project
 from atoll.services.images import ImageService, receive
 from atoll.services.images.jobs import BuildOrder, ImageJobs
 from atoll.services.images.model import MAX_PROPERTIES, Changes, NewAlias, Wishes
+from atoll.services.images.sources import DIRECT, Source
 from atoll.services.operations import Operation
 
 _TRUE = ("1", "true", "yes", "on")
@@ -97,6 +98,9 @@ class ImageRoutes:
             case "build":
                 order = BuildOrder(source.distribution, source.release, source.variant, tuple(source.packages or ()))
                 running = await self._jobs.build(project, order, wishes, caller=caller)
+            case "image" if source.server:
+                remote = image_sources.remote(source, type=source.image_type)
+                running = await self._jobs.pull(project, remote, wishes, caller=caller)
             case "image":
                 image = await self._source_image(request, source)
                 running = await self._jobs.copy(project, image, wishes, caller=caller)
@@ -109,15 +113,15 @@ class ImageRoutes:
             case "virtual-machine":
                 raise Unsupported("Images of virtual machines are not supported")
             case "url":
-                raise Unsupported("Images cannot be fetched from other servers yet: that comes with remotes")
+                running = await self._jobs.pull(project, Source(source.url, DIRECT), wishes, caller=caller)
             case _:
                 raise BadRequest(f"Invalid source type {source.type[:40]!r} of an image")
         return response.operation(running)
 
     async def _source_image(self, request: Request, source: schema.ImagesPostSource) -> Image:
         """The image to copy. What the caller may not see is not there."""
-        if source.server or source.mode == "push":
-            raise Unsupported("Images cannot be copied between servers yet: that comes with remotes")
+        if source.mode == "push":
+            raise Unsupported("Images cannot be pushed to this server yet")
         project = names.project(source.project or DEFAULT_PROJECT)
         if not source.alias and not source.fingerprint:
             raise BadRequest("source: an alias or a fingerprint is required")
@@ -135,7 +139,7 @@ class ImageRoutes:
     # --- changing ------------------------------------------------------------------------------------------------------
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
+        """Replace; as in LXD, profiles that are absent stay."""
         image = await self._find(request)
         request.check_etag(_subject(image))
         body = await request.body(schema.ImagePut)
@@ -144,7 +148,7 @@ class ImageRoutes:
             bool(body.auto_update),
             _seconds(body.expires_at),
             body.properties or {},
-            tuple(body.profiles or ()),
+            _profiles(body, image),
         )
         await self._images.update(request.project, image, changes, caller=request.caller)
         return response.empty()
@@ -159,7 +163,7 @@ class ImageRoutes:
             image.auto_update if body.auto_update is None else body.auto_update,
             image.expiry_date if body.expires_at is None else _seconds(body.expires_at),
             {**image.properties, **(body.properties or {})},
-            image.profiles if body.profiles is None else tuple(body.profiles),
+            _profiles(body, image),
         )
         await self._images.update(request.project, image, changes, caller=request.caller)
         return response.empty()
@@ -228,6 +232,10 @@ def _render(image: Image) -> schema.Image:
 
 def _render_source(source: ImageSource) -> schema.ImageSource:
     return schema.ImageSource(source.alias, source.certificate, source.protocol, source.server, source.image_type)
+
+
+def _profiles(body: schema.ImagePut, image: Image) -> tuple[str, ...]:
+    return image.profiles if body.profiles is None else tuple(body.profiles)
 
 
 def _subject(image: Image) -> list[object]:

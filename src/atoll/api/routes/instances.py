@@ -7,20 +7,25 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from atoll.api import listing, render, response
+from atoll.api import image_sources, image_transfer, listing, render, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
+from atoll.api.routes.instance_copies import InstanceCopies, refuse_member
+from atoll.api.routes.instance_migrations import InstanceMigrations
 from atoll.api.schema import instances as schema
 from atoll.domain import names
-from atoll.domain.errors import BadRequest, Forbidden, Unsupported
+from atoll.domain.errors import BadRequest, Forbidden
 from atoll.services.events import with_project
+from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
+from atoll.services.instances.backup_import import BackupImporter, Wish
 from atoll.services.instances.core import Loaded
 from atoll.services.instances.create import InstanceCreator
 from atoll.services.instances.create import Request as NewInstance
 from atoll.services.instances.query import Full, InstanceQuery
 from atoll.services.instances.snapshots import SnapshotService
 from atoll.services.instances.update import Change, InstanceUpdater, change_of
+from atoll.services.operations import Operation
 
 _TYPES = {"containers": "container", "virtual-machines": "virtual-machine"}
 
@@ -35,12 +40,20 @@ class InstanceRoutes:
         updater: InstanceUpdater,
         snapshots: SnapshotService,
         images: ImageService,
+        copies: InstanceCopies,
+        importer: BackupImporter,
+        puller: ImagePuller,
+        migrations: InstanceMigrations,
     ) -> None:
         self._query = query
         self._creator = creator
         self._updater = updater
         self._snapshots = snapshots
         self._images = images
+        self._copies = copies
+        self._importer = importer
+        self._puller = puller
+        self._migrations = migrations
 
     def table(self) -> Sequence[Route]:
         """The routes."""
@@ -53,7 +66,7 @@ class InstanceRoutes:
             Route("GET", path, self.get, Access.PROJECT, "Get an instance", result=schema.Instance),
             Route("PUT", path, self.put, Access.PROJECT, "Replace an instance", schema.InstancePut, is_async=True),
             Route("PATCH", path, self.patch, Access.PROJECT, "Change an instance", schema.InstancePut),
-            Route("POST", path, self.post, Access.PROJECT, "Rename an instance", schema.InstancePost, is_async=True),
+            Route("POST", path, self.post, Access.PROJECT, "Rename or move an instance", schema.InstancePost, is_async=True),
             Route("DELETE", path, self.delete, Access.PROJECT, "Delete an instance", is_async=True),
         )
 
@@ -92,9 +105,10 @@ class InstanceRoutes:
     # --- creation ------------------------------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> web.StreamResponse:
-        """From an image, from nothing, or from another instance."""
-        if request.raw.content_type == "application/octet-stream":
-            raise Unsupported("Importing backups is not supported in this release")
+        """From an image, from nothing, from another instance, or from another server's."""
+        if request.raw.headers.get("Content-Type") == "application/octet-stream":  # `content_type` would say so of none
+            return response.operation(await self._import(request))
+        refuse_member(request)
         body = await request.body(schema.InstancesPost)
         new = _new_instance(request, body)
         source = body.source
@@ -104,9 +118,8 @@ class InstanceRoutes:
                 operation = await self._creator.empty(new, caller=caller)
             case "image":
                 if source.server:
-                    raise Unsupported(
-                        "Images of other servers are not supported in this release", hint="import or build the image first"
-                    )
+                    remote = image_sources.remote(source)
+                    return response.operation(await self._creator.from_elsewhere(new, remote, self._puller, caller=caller))
                 project = source.project or new.project
                 if not caller.may_use(project):
                     raise Forbidden("Not authorized")
@@ -115,23 +128,18 @@ class InstanceRoutes:
                 )
                 operation = await self._creator.from_image(new, image, caller=caller)
             case "copy":
-                project = source.project or new.project
-                if not caller.may_use(project):
-                    raise Forbidden("Not authorized")
-                if not source.source:
-                    raise BadRequest("source.source: must specify a source instance")
-                operation = await self._creator.copy(
-                    new,
-                    source.source,
-                    project,
-                    instance_only=source.instance_only or source.container_only,
-                    caller=caller,
-                )
+                operation = await self._copies.copy(request, new, source)
             case "migration":
-                raise Unsupported("Migration is not supported in this release")
+                operation = await self._migrations.receive(request, new, source)
             case other:
                 raise BadRequest(f"source.type: unknown source type {other[:40]!r}")
         return response.operation(operation)
+
+    async def _import(self, request: Request) -> Operation:
+        """From a backup, which is the body."""
+        headers = request.raw.headers
+        wish = Wish(request.project, name=headers.get("X-LXD-name", ""), pool=headers.get("X-LXD-pool", ""))
+        return await self._importer.start(wish, image_transfer.chunks(request.raw), caller=request.caller)
 
     # --- change --------------------------------------------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ class InstanceRoutes:
             ephemeral=bool(body.ephemeral),
             config=body.config or {},
             devices=body.devices or {},
-            profiles=tuple(body.profiles if body.profiles is not None else ("default",)),
+            profiles=tuple(body.profiles or ()),
         )
         return response.operation(await self._updater.update_later(loaded, change, caller=request.caller))
 
@@ -178,12 +186,16 @@ class InstanceRoutes:
         return response.empty()
 
     async def post(self, request: Request) -> web.StreamResponse:
-        """Rename; moving elsewhere comes with migration."""
+        """Rename, move to another pool or project, or offer to another server."""
+        refuse_member(request)
         body = await request.body(schema.InstancePost)
         loaded = await self._find(request)
-        if body.migration or body.target or body.pool or body.project or request.query("target"):
-            raise Unsupported("Moving instances is not supported in this release")
-        operation = await self._updater.rename(loaded.record.project, loaded.record.name, body.name, caller=request.caller)
+        if body.migration and not (body.pool or body.project):
+            operation = await self._migrations.send(request, loaded.record.name, body)
+        elif body.migration or body.pool or body.project:
+            operation = await self._copies.move(request, loaded, body)
+        else:
+            operation = await self._updater.rename(loaded.record.project, loaded.record.name, body.name, caller=request.caller)
         return response.operation(operation)
 
     async def delete(self, request: Request) -> web.StreamResponse:

@@ -11,6 +11,8 @@ from atoll.api.request import Request
 from atoll.api.route import Access, Route
 from atoll.api.schema.common import Body
 from atoll.domain.errors import Unavailable
+from atoll.host import memory
+from atoll.host.threads import in_thread
 from atoll.services.sql import SqlService
 
 Shutdown = Callable[[bool, float], Awaitable[None]]
@@ -40,6 +42,7 @@ class InternalRoutes:
             Route("PUT", "/internal/shutdown", self.shut_down, local, "Stop instances and daemon"),
             Route("GET", "/internal/sql", self.dump, local, "Dump a database", result=dict),
             Route("POST", "/internal/sql", self.run, local, "Query a database", SqlPost, result=dict),
+            Route("GET", "/internal/gc", self.collect, local, "Free unused memory"),
             Route("POST", "/internal/sql/sync", self.sync, local, "Write a database to its file", SqlPost),
         )
 
@@ -47,6 +50,11 @@ class InternalRoutes:
         """503 until it has."""
         if not self._is_ready():
             raise Unavailable("The daemon is starting")
+        return response.empty()
+
+    async def collect(self, _: Request) -> web.StreamResponse:
+        """For who looks for leaks: what is left after it is held by somebody."""
+        await in_thread(memory.give_back)
         return response.empty()
 
     async def shut_down(self, request: Request) -> web.StreamResponse:

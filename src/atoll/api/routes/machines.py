@@ -14,7 +14,8 @@ from atoll.api.schema import instances as schema
 from atoll.domain import names
 from atoll.domain.errors import BadRequest
 from atoll.domain.status import StateAction
-from atoll.services.instances.exec import Command, ExecService
+from atoll.services.instances.exec import ExecService
+from atoll.services.instances.exec_run import Command
 from atoll.services.instances.logs import LogService
 from atoll.services.instances.query import InstanceQuery
 from atoll.services.instances.state import DEFAULT_STOP_SECONDS, InstanceRunner

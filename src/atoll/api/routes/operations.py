@@ -75,7 +75,8 @@ class OperationRoutes:
         connect = operation.spec.connect
         if connect is None:
             raise BadRequest("This operation has no websockets")
-        socket = await websocket.accept(request.raw, largest=websocket.MAX_CONTROL if name == "control" else 0)
+        largest = websocket.MAX_CONTROL if name == "control" else operation.spec.largest_message
+        socket = await websocket.accept(request.raw, largest=largest)
         await connect(name, websocket.WebSocket(socket))
         return socket
 

@@ -50,7 +50,8 @@ class ImagesPost(Body):
 
 
 class ImagePut(Body):
-    """PUT and PATCH of an image; for PATCH what is absent (or null) stays, and properties are merged."""
+    """PUT and PATCH of an image; for PATCH what is absent (or null) stays, and properties are merged.
+    Absent profiles stay for PUT too."""
 
     auto_update: bool | None = None
     properties: dict[str, str] | None = None

@@ -14,6 +14,7 @@ class InstanceSource(Body):
 
     type: str = ""
     alias: str = ""
+    certificate: str = ""
     fingerprint: str = ""
     properties: dict[str, str] | None = None
     server: str = ""
@@ -22,6 +23,7 @@ class InstanceSource(Body):
     base_image: str = msgspec.field(name="base-image", default="")
     mode: str = ""
     operation: str = ""
+    secrets: dict[str, str] | None = None
     source: str = ""
     project: str = ""
     live: bool = False
@@ -61,15 +63,24 @@ class InstancePut(Body):
     restore: str | None = None
 
 
+class InstancePostTarget(Body):
+    """The operation of another server that an instance is pushed to."""
+
+    certificate: str = ""
+    operation: str = ""
+    secrets: dict[str, str] | None = None
+
+
 class InstancePost(Body):
-    """POST of an instance: rename, or (not here yet) migrate."""
+    """POST of an instance: rename, or with `migration` move."""
 
     name: str = ""
     migration: bool = False
     live: bool = False
     instance_only: bool = False
     container_only: bool = False
-    target: dict[str, Any] | None = None
+    allow_inconsistent: bool = False
+    target: InstancePostTarget | None = None
     pool: str = ""
     project: str = ""
 
@@ -102,6 +113,22 @@ class InstanceExecPost(Body):
     user: int = 0
     group: int = 0
     cwd: str = ""
+
+
+class InstanceWaitPost(Body):
+    """POST …/wait. Conditions are words (running, stopped, ipv4, ipv6, agent, cloud-init), tcp=PORT or exec=COMMAND; `timeout` is
+    in seconds, 0 for none."""
+
+    for_: list[str] = msgspec.field(name="for", default_factory=list)
+    timeout: float = 0.0
+
+
+class InstanceConsolePost(Body):
+    """POST …/console. Sizes in characters."""
+
+    width: int = 0
+    height: int = 0
+    type: str = ""
 
 
 class SnapshotsPost(Body):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from atoll.api.schema.common import Body, Config, Devices
@@ -74,6 +72,17 @@ class StoragePool(msgspec.Struct):
     locations: list[str]
 
 
+class VolumeSource(Body):
+    """What a new volume is a copy of, in the fields for a copy on the same server."""
+
+    type: str = ""
+    name: str = ""
+    pool: str = ""
+    project: str = ""
+    volume_only: bool = False
+    refresh: bool = False
+
+
 class VolumesPost(Body):
     """POST …/volumes."""
 
@@ -82,7 +91,7 @@ class VolumesPost(Body):
     content_type: str = ""
     description: str = ""
     config: Config | None = None
-    source: dict[str, Any] | None = None
+    source: VolumeSource | None = None
 
 
 class VolumePut(Body):
@@ -94,12 +103,13 @@ class VolumePut(Body):
 
 
 class VolumePost(Body):
-    """POST of a volume: its new name."""
+    """POST of a volume: its new name, pool or project."""
 
     name: str = ""
     pool: str = ""
     project: str = ""
     migration: bool = False
+    volume_only: bool = False
 
 
 class Volume(msgspec.Struct):
@@ -140,6 +150,26 @@ class VolumeSnapshot(msgspec.Struct):
     content_type: str
     expires_at: str
     created_at: str
+
+
+class VolumeBackupsPost(Body):
+    """POST …/backups of a volume. `null` counts as a field that is not there."""
+
+    name: str = ""
+    expires_at: str | None = None
+    volume_only: bool = False
+    optimized_storage: bool = False
+    compression_algorithm: str = ""
+
+
+class VolumeBackup(msgspec.Struct):
+    """A volume's backup."""
+
+    name: str
+    created_at: str
+    expires_at: str
+    volume_only: bool
+    optimized_storage: bool
 
 
 class NetworksPost(Body):

@@ -35,13 +35,20 @@ def export(call: Call) -> None:
     """Fetch a backup into the target ("-": standard output), by default into `backup` with the ending of what came."""
     server, name = call.required(call.arguments[0], "instance name")
     target = call.arguments[1] if len(call.arguments) > 1 else ""
+    alone = call.flags.on("instance-only")
+    body = {"instance_only": alone, "container_only": alone}
+    fetch(call, server, url("instances", name, "backups"), body, target, what="instance")
+
+
+def fetch(call: Call, server: Server, backups: str, body: dict[str, Any], target: str, *, what: str) -> None:
+    """What `export` does, with the backups below that path, of such a thing; `body` is what is asked for besides."""
     if target == "-":
-        _export(call, server, name, sys.stdout.buffer.write, label="")
+        _export(call, server, backups, body, _write_out, label="", what=what)
         return
     part = f"{target or DEFAULT_NAME}.part"
     try:
         with open(part, "wb") as file:
-            _export(call, server, name, file.write, label="Exporting the backup")
+            _export(call, server, backups, body, file.write, label="Exporting the backup", what=what)
         os.replace(part, target or DEFAULT_NAME + _ending(part))
     finally:
         if os.path.exists(part):
@@ -49,13 +56,23 @@ def export(call: Call) -> None:
     call.say("Backup exported successfully!")
 
 
-def _export(call: Call, server: Server, name: str, write: Callable[[bytes], object], *, label: str) -> None:
-    """Have the server make a backup, fetch it, and have it deleted there."""
-    backups = url("instances", name, "backups")
+def _write_out(piece: bytes) -> None:
+    """To standard output; CommandError when nobody reads it any more."""
     try:
-        operation = call.change(server, "POST", backups, _request(call), label="Backing up instance").metadata
+        sys.stdout.buffer.write(piece)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still in the buffer has to go somewhere
+        raise CommandError("The backup's reader has gone") from None
+
+
+def _export(
+    call: Call, server: Server, backups: str, body: dict[str, Any], write: Callable[[bytes], object], *, label: str, what: str
+) -> None:
+    """Have the server make a backup, fetch it, and have it deleted there."""
+    try:
+        operation = call.change(server, "POST", backups, _request(call) | body, label=f"Backing up {what}").metadata
     except ServerError as error:
-        raise CommandError(f"Create instance backup: {error}") from error
+        raise CommandError(f"Create {what} backup: {error}") from error
     path = f"{backups}/{_backup_name(operation)}"
     try:
         transfer.download(call, server, f"{path}/export", write, label)
@@ -66,15 +83,11 @@ def _export(call: Call, server: Server, name: str, write: Callable[[bytes], obje
 def _request(call: Call) -> dict[str, Any]:
     import time
 
-    flags = call.flags
-    only = flags.on("instance-only")
     return {
         "name": "",
         "expires_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + LIFETIME)),
-        "instance_only": only,
-        "container_only": only,
-        "optimized_storage": flags.on("optimized-storage"),
-        "compression_algorithm": flags.text("compression"),
+        "optimized_storage": call.flags.on("optimized-storage"),
+        "compression_algorithm": call.flags.text("compression"),
     }
 
 

@@ -1,4 +1,4 @@
-"""`config get|set|unset|show|edit` and `config metadata`, of instances and of the server."""
+"""`config get|set|unset|show|edit`, of instances and of the server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ SNAPSHOT = entity.Entity(
     ),
     put=("expires_at",),
 )  # fmt: skip
-SERVER = entity.Entity(show=("config",), put=("config",))
-METADATA = entity.Entity(
-    show=("architecture", "creation_date", "expiry_date", "properties", "templates"),
-    put=("architecture", "creation_date", "expiry_date", "properties", "templates"),
+SNAPSHOT_IN_EDITOR = entity.Entity(
+    show=tuple(field for field in SNAPSHOT.show if not field.startswith("expanded_")), put=SNAPSHOT.put
 )
+SERVER = entity.Entity(show=("config",), put=("config",))
 
 
 def instance_path(name: str) -> tuple[entity.Entity, str]:
@@ -87,7 +86,7 @@ def show(call: Call) -> None:
 def edit(call: Call) -> None:
     """Change the configuration in an editor, or by a file on standard input."""
     server, kind, path = _object(call, call.arguments[0] if call.arguments else "")
-    entity.edit(call, kind, server, path, HELP)
+    entity.edit(call, SNAPSHOT_IN_EDITOR if kind is SNAPSHOT else kind, server, path, HELP)
 
 
 HELP = """### This is a YAML representation of the configuration.
@@ -95,15 +94,3 @@ HELP = """### This is a YAML representation of the configuration.
 ###
 ### Fields that only the server can change are left out.
 """
-
-
-def metadata_show(call: Call) -> None:
-    """Print an instance's metadata."""
-    server, name = call.required(call.arguments[0], "instance name")
-    entity.show(METADATA, server, url("instances", name, "metadata"))
-
-
-def metadata_edit(call: Call) -> None:
-    """Change an instance's metadata."""
-    server, name = call.required(call.arguments[0], "instance name")
-    entity.edit(call, METADATA, server, url("instances", name, "metadata"), HELP)

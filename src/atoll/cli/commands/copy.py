@@ -1,4 +1,4 @@
-"""`copy` and `move` within a server."""
+"""`copy` and `move`, within a server and between two (see `migrate`)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ MODES = ("pull", "push", "relay")
 COPIED = ("architecture", "config", "devices", "ephemeral", "profiles", "stateful", "description")
 BASE_IMAGE = "volatile.base_image"
 DEFAULT_PROJECT = "default"
+LABEL = "Transferring instance"
+STOPPED, RUNNING = 102, 103
 
 
 def copy(call: Call) -> None:
@@ -25,8 +27,11 @@ def copy(call: Call) -> None:
     body = _copied(call, server, source)
     body["name"] = name
     body["source"] = _source(call, server, source, body["config"])
-    project = call.flags.text("target-project")
-    call.change(server, "POST", url("instances", project=project), body, label="Transferring instance")
+    if _is_elsewhere(call):
+        _migrate(call, source, body, {} if "/" in source else server.get(url("instances", source)))
+        return
+    place = url("instances", project=call.flags.text("target-project"), target=call.flags.text("target"))
+    call.change(server, "POST", place, body, label=LABEL)
 
 
 def _ends(call: Call) -> tuple[Server, str, str]:
@@ -39,10 +44,24 @@ def _ends(call: Call) -> tuple[Server, str, str]:
         raise CommandError("You must specify a source instance name")
     if len(call.arguments) == 1:
         return server, source, source.partition("/")[0]
-    remote, name = call.config.split(call.arguments[1])
-    if remote != call.config.split(call.arguments[0])[0]:
-        raise CommandError("Instances cannot be copied or moved between servers yet")
+    _, name = call.config.split(call.arguments[1])
     return server, source, name or source.partition("/")[0]
+
+
+def _is_elsewhere(call: Call) -> bool:
+    """Whether the second argument names another remote than the first."""
+    return len(call.arguments) > 1 and len({call.config.split(argument)[0] for argument in call.arguments[:2]}) > 1
+
+
+def _migrate(call: Call, source: str, body: dict[str, Any], found: dict[str, Any]) -> None:
+    """To the other remote. `found` is the instance; of a running one the processes come too, unless told otherwise."""
+    from atoll.cli.commands.migrate import Transfer
+
+    ends = [call.config.split(argument)[0] for argument in call.arguments[:2]]
+    live = found.get("status_code") == RUNNING and not call.flags.on("stateless")
+    if body["source"]["refresh"]:
+        _require(call.server(ends[1]), "container_incremental_copy")
+    Transfer(call, ends[0], source, ends[1]).run(body, live=live, mode=call.flags.text("mode"))
 
 
 def _copied(call: Call, server: Server, source: str) -> dict[str, Any]:
@@ -99,18 +118,52 @@ def _require(server: Server, extension: str) -> None:
 
 
 def move(call: Call) -> None:
-    """Rename an instance or a snapshot; or have the server move an instance to another pool, project or cluster member."""
+    """Rename an instance or a snapshot; or move an instance to another pool, project or cluster member.
+
+    The server moves in one piece. What is to have other settings afterwards is copied and then deleted.
+    """
     flags = call.flags
     elsewhere = any(flags.text(name) for name in ("storage", "target-project", "target"))
+    changed = any(flags.given(name) for name in ("config", "device", "profile", "no-profiles"))
     if len(call.arguments) == 1 and not elsewhere:
         raise UsageError(bare=False)
-    if any(flags.given(name) for name in ("config", "device", "profile", "no-profiles")):
+    if changed and not elsewhere and not _is_elsewhere(call):
         raise CommandError("Can't override configuration or profiles in local rename")
     server, source, name = _ends(call)
-    if not elsewhere:
+    if _is_elsewhere(call):
+        _copy_and_delete(call, server, source, name)
+    elif not elsewhere:
         instances.rename(call)
-        return
-    only = flags.on("instance-only")
-    body = {"name": name, "migration": True, "live": False, "instance_only": only, "container_only": only}
-    body |= {"pool": flags.text("storage"), "project": flags.text("target-project")}
-    call.change(server, "POST", url("instances", source), body, label="Transferring instance")
+    elif changed:
+        _copy_and_delete(call, server, source, name)
+    else:
+        only = flags.on("instance-only")
+        body = {"name": name, "migration": True, "live": False, "instance_only": only, "container_only": only}
+        body |= {"pool": flags.text("storage"), "project": flags.text("target-project")}
+        call.change(server, "POST", url("instances", source, target=flags.text("target")), body, label=LABEL)
+
+
+def _copy_and_delete(call: Call, server: Server, source: str, name: str) -> None:
+    """With all that the instance has of its own, its MAC addresses too: it is to be the same one."""
+    found = server.get(url("instances", source))
+    abroad = _is_elsewhere(call)
+    if (found.get("status_code") or STOPPED) != STOPPED and not abroad:
+        raise CommandError("Instance must be stopped to be moved")
+    body = _copied(call, server, source)
+    body["config"] = (found.get("config") or {}) | body["config"]
+    body |= {"name": name, "ephemeral": bool(found.get("ephemeral")), "source": _source(call, server, source, body["config"])}
+    if abroad:
+        _migrate(call, source, body, found)
+    else:
+        call.change(server, "POST", url("instances", project=call.flags.text("target-project")), body, label=LABEL)
+    _remove(call, server, source)
+
+
+def _remove(call: Call, server: Server, name: str) -> None:
+    """What has been moved is not to run twice; a stop is the end of an ephemeral instance."""
+    found = server.get(url("instances", name))
+    running = found.get("status_code") == RUNNING
+    if running:
+        call.change(server, "PUT", url("instances", name, "state"), {"action": "stop", "force": True, "timeout": -1})
+    if not (running and found.get("ephemeral")):
+        call.change(server, "DELETE", url("instances", name))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from atoll.cli import terminal
-from atoll.cli.commands import image_source, new_instance
+from atoll.cli.commands import image_remote, image_source, new_instance
 from atoll.cli.errors import CommandError, UsageError
 from atoll.client.address import url
-from atoll.client.errors import ServerError
+from atoll.client.errors import OperationFailed, ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +29,20 @@ def init(call: Call) -> None:
     _create(call)
 
 
-def launch(call: Call) -> None:
+def launch(call: Call) -> int:
     """Create an instance and start it."""
     server, name = _create(call)
     call.say(f"Starting {name}")
     call.change(server, "PUT", url("instances", name, "state"), {"action": "start", "timeout": -1})
+    if kind := call.flags.text("console"):
+        from atoll.cli.commands import console
+
+        return console.attach(server, name, kind)
+    if conditions := call.flags.every("wait"):
+        from atoll.cli.commands import wait
+
+        wait.until(call, server, name, conditions)
+    return 0
 
 
 def _create(call: Call) -> tuple[Server, str]:
@@ -42,7 +51,7 @@ def _create(call: Call) -> tuple[Server, str]:
     server, name = call.resolve(target)
     call.say(f"Creating {name}" if name else "Creating the instance")
     body = _body(call, server, name)
-    operation = call.wait(server, _begin(call, server, body, image), "Retrieving image")
+    operation = _retrieve(call, server, body, image, target)
     if not name:
         name = new_instance.created_name(operation)
         call.say(f"Instance name is: {name}")
@@ -50,18 +59,34 @@ def _create(call: Call) -> tuple[Server, str]:
     return server, name
 
 
-def _begin(call: Call, server: Server, body: dict[str, Any], image: str) -> str:
+def _retrieve(call: Call, server: Server, body: dict[str, Any], image: str, target: str) -> dict[str, Any]:
+    """Have the instance made; returns the ended operation. What an image server did not give is built where its name says how."""
+    name = call.config.split(image)[1]
+    try:
+        return call.wait(server, _begin(call, server, body, image, target), "Retrieving image")
+    except OperationFailed as error:
+        if not image or not image_remote.is_stream(call, image) or not image_source.can_build(name):
+            raise
+        sys.stderr.write(f"{error}\n")
+    return call.wait(server, _ask(server, body, image_source.built(call, server, name)), "Retrieving image")
+
+
+def _begin(call: Call, server: Server, body: dict[str, Any], image: str, target: str) -> str:
     """Ask for the instance; returns the operation. The server looks for the alias itself, which saves a request; an image that
     has to be found or built otherwise is seen to when it has not found one."""
+    if image and image_remote.is_elsewhere(call, image, target) and not image_remote.is_stream(call, image):
+        return _ask(server, body, image_remote.source(call, image))
     name = call.config.split(image)[1]
-    body["source"] = {"type": "image", "alias": name} if image else {"type": "none"}
     try:
-        return server.request("POST", url("instances"), body).operation
+        return _ask(server, body, {"type": "image", "alias": name} if image else {"type": "none"})
     except ServerError:
         if not image or image_source.alias_target(server, name) is not None:
             raise
-    body["source"] = image_source.find_unnamed(call, server, image)
-    return server.request("POST", url("instances"), body).operation
+    return _ask(server, body, image_source.find_unnamed(call, server, image))
+
+
+def _ask(server: Server, body: dict[str, Any], source: dict[str, Any]) -> str:
+    return server.request("POST", url("instances"), body | {"source": source}).operation
 
 
 def _names(call: Call) -> tuple[str, str]:

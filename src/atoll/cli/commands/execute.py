@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atoll.cli.session import Call
-    from atoll.client.server import Server
+    from atoll.client.server import Answer, Server
     from atoll.client.websocket import WebSocket
 
 CHUNK = 32 * 1024  # a socket that can be written to takes this much without a wait
@@ -44,9 +44,7 @@ def run(call: Call) -> int:
     interactive = _is_interactive(call)
     body = _body(call, interactive=interactive)
     answer = server.request("POST", url("instances", name, "exec"), body)
-    path = answer.operation.partition("?")[0]
-    secrets = (answer.metadata.get("metadata") or {})["fds"]
-    links = {key: f"{path}/websocket?secret={secret}" for key, secret in secrets.items()}
+    path, links = connections(answer)
     control = links.pop("control")
     sockets = {key: server.websocket(link) for key, link in links.items()}
     server.send("GET", path + "/wait", {})
@@ -57,6 +55,13 @@ def run(call: Call) -> int:
 
     with raw_terminal.raw(0):
         return exchange.run()
+
+
+def connections(answer: Answer) -> tuple[str, dict[str, str]]:
+    """The URL of a websocket operation, and that of each of its websockets by name."""
+    path = answer.operation.partition("?")[0]
+    secrets = (answer.metadata.get("metadata") or {})["fds"]
+    return path, {key: f"{path}/websocket?secret={secret}" for key, secret in secrets.items()}
 
 
 def _is_interactive(call: Call) -> bool:
@@ -81,7 +86,7 @@ def _body(call: Call, *, interactive: bool) -> dict[str, Any]:
     for pair in flags.every("env"):
         key, _, value = pair.partition("=")
         environment[key] = value
-    width, height = _size() if interactive else (0, 0)
+    width, height = size() if interactive else (0, 0)
     return {
         "command": call.arguments[1:],
         "wait-for-websocket": True,
@@ -95,7 +100,8 @@ def _body(call: Call, *, interactive: bool) -> dict[str, Any]:
     }
 
 
-def _size() -> tuple[int, int]:
+def size() -> tuple[int, int]:
+    """Width and height of our terminal, in characters."""
     try:
         width, height = posix.get_terminal_size(1)
     except OSError:
@@ -108,16 +114,22 @@ class Exchange:
 
     server: with the wait for the operation's end under way.
     sockets: by the names the API gives them: "0", "1" and "2"; an interactive command has "0" alone.
-    open_control: opens the control channel.
+    open_control: opens the control channel, after `control_after` seconds at the latest.
     """
 
     def __init__(
-        self, server: Server, sockets: dict[str, WebSocket], open_control: Callable[[], WebSocket], *, read_input: bool
+        self,
+        server: Server,
+        sockets: dict[str, WebSocket],
+        open_control: Callable[[], WebSocket],
+        *,
+        read_input: bool,
+        control_after: float = CONTROL_SECONDS,
     ) -> None:
         self._server = server
         self._open_control = open_control
         self._control: WebSocket | None = None
-        self._control_due = time.monotonic() + CONTROL_SECONDS
+        self._control_due = time.monotonic() + control_after
         self._handlers: dict[int, Callable[[], None]] = {}
         self._input = sockets["0"]
         self._outputs: dict[int, tuple[WebSocket, int]] = {}
@@ -128,6 +140,7 @@ class Exchange:
         self._reading = read_input
         self._input_begun = False
         self._status: int | None = None
+        self._left = False
         self._poll = select.poll()
 
     def run(self) -> int:
@@ -142,6 +155,19 @@ class Exchange:
             self._pump()
         return self._status or 0
 
+    def typed(self, data: bytes) -> bytes:
+        """What of the input is for the other side: all of it."""
+        return data
+
+    def leave(self) -> None:
+        """Go, and let the server notice."""
+        self._left = True
+        self._status = 0
+        for descriptor in list(self._outputs):
+            self._drop(descriptor)
+        if self._control is not None:
+            self._control.close()
+
     def _serve(self, descriptor: int, handler: Callable[[], None]) -> None:
         """Call the handler whenever the descriptor can be read."""
         self._handlers[descriptor] = handler
@@ -154,6 +180,8 @@ class Exchange:
             if not ready and self._status is not None:
                 return
             for descriptor, events in ready:
+                if self._left:
+                    return
                 if events & select.POLLOUT:
                     self._resume_input()
                 if events & ~select.POLLOUT:
@@ -181,12 +209,12 @@ class Exchange:
     def _begin_input(self) -> None:
         self._input_begun = True
         if not self._reading:
-            self._end_input()
+            self.end_input()
             return
         try:
             self._serve(0, self._take_input)
         except OSError:
-            self._end_input()
+            self.end_input()
 
     def _take_input(self) -> None:
         try:
@@ -197,7 +225,10 @@ class Exchange:
             data = b""  # the terminal has gone (EIO): the same as its end
         if not data:
             self._poll.unregister(0)
-            self._end_input()
+            self.end_input()
+            return
+        data = self.typed(data)
+        if self._left or not data:
             return
         try:
             self._input.send_binary(data)
@@ -216,7 +247,7 @@ class Exchange:
         self._poll.modify(self._input.fileno(), select.POLLIN)
         self._poll.register(0, select.POLLIN)
 
-    def _end_input(self) -> None:
+    def end_input(self) -> None:
         """End of file: for a terminal the key that means it, else an empty text message."""
         try:
             if self._interactive:
@@ -275,7 +306,7 @@ class Exchange:
         for number in numbers:
             if number == _winch():
                 if self._interactive:
-                    width, height = _size()
+                    width, height = size()
                     self._tell({"command": "window-resize", "args": {"width": str(width), "height": str(height)}})
             elif not self._tell({"command": "signal", "signal": number}):
                 raise KeyboardInterrupt

@@ -21,21 +21,25 @@ BUILDABLE = ("debian", "ubuntu", "busybox")
 
 
 def find_unnamed(call: Call, server: Server, text: str) -> dict[str, Any]:
-    """The `source` of an instance for the image named on the command line, where that is no alias: found by its fingerprint,
-    else built when its name says how."""
+    """The `source` of an instance for the image named on the command line, where that is no alias: found by its fingerprint, else
+    at its image server, else built when its name says how."""
     remote, name = call.config.split(text)
     fingerprint = _by_fingerprint(server, name)
-    if fingerprint is None:
-        where = call.config.remotes[remote].get("protocol")
-        if not can_build(name):
-            raise CommandError(
-                f'The image server "{remote}" cannot be reached, and "{name}" is not in the store'
-                if where == "simplestreams"
-                else "Image not found"
-            )
-        sys.stderr.write(f'No image "{name}" in the store and no image server answers: building it here\n')
-        fingerprint = build(call, server, name, aliases=[name])
-    return {"type": "image", "fingerprint": fingerprint}
+    if fingerprint is not None:
+        return {"type": "image", "fingerprint": fingerprint}
+    if call.config.remotes[remote].get("protocol") == "simplestreams":
+        from atoll.cli.commands import image_remote
+
+        return image_remote.source(call, text)
+    if not can_build(name):
+        raise CommandError("Image not found")
+    return built(call, server, name)
+
+
+def built(call: Call, server: Server, name: str) -> dict[str, Any]:
+    """The `source` of an instance for an image that is built now, to be had by that name from then on."""
+    sys.stderr.write(f'No image "{name}" in the store and no image server gives it: building it here\n')
+    return {"type": "image", "fingerprint": build(call, server, name, aliases=[name])}
 
 
 def resolve(server: Server, name: str) -> str | None:

@@ -149,7 +149,12 @@ def export(call: Call) -> None:
     fingerprint = image_source.required(server, name)
     target = call.arguments[1] if len(call.arguments) > 1 else "."
     folder, base = (target, fingerprint) if os.path.isdir(target) else os.path.split(target)
-    folder = folder or "."
+    save(call, server, fingerprint, folder or ".", base)
+    call.say("Image exported successfully!")
+
+
+def save(call: Call, server: Server, fingerprint: str, folder: str, base: str) -> None:
+    """Write an image's file or files into a folder; their names begin with `base`."""
     part = f"{folder}/.{fingerprint}.part"
     try:
         with open(part, "wb") as file:
@@ -163,7 +168,6 @@ def export(call: Call) -> None:
     finally:
         if os.path.exists(part):
             os.unlink(part)
-    call.say("Image exported successfully!")
 
 
 def _suffix(name: str) -> str:
@@ -185,10 +189,19 @@ def _split_form(path: str, boundary: str, target: str) -> None:
             end = form.find(mark, body)
             if body < 4 or end < 0:
                 raise CommandError("The server sent a broken form")
-            named = head.partition('filename="')[2].partition('"')[0]
-            ending = _suffix(named)
-            _copy_range(form, body, end, target + (ending if 'name="rootfs"' not in head else _root_ending(ending)))
+            ending = _suffix(_parameter(head, "filename"))
+            is_root = _parameter(head, "name") == "rootfs"
+            _copy_range(form, body, end, target + (_root_ending(ending) if is_root else ending))
             start = end + 2
+
+
+def _parameter(head: str, name: str) -> str:
+    """A parameter of a Content-Disposition, which may stand in quotes or not."""
+    for part in head.replace("\r\n", ";").split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value.strip('"')
+    return ""
 
 
 def _root_ending(ending: str) -> str:

@@ -54,9 +54,13 @@ def _act(call: Call, action: str) -> int:
     if call.flags.on("all"):
         if call.arguments:
             raise CommandError("Both --all and instance name given")
+        if call.flags.text("console"):
+            raise CommandError("--console can't be used with --all")
         return _act_on_all(call, action)
     if not call.arguments:
         raise UsageError(bare=True)
+    if call.flags.text("console"):
+        return _act_at_console(call, action)
     started: list[tuple[str, Callable[[], object]]] = []
     for text in call.arguments:
         server, name = call.required(text, "instance name")
@@ -65,6 +69,26 @@ def _act(call: Call, action: str) -> int:
         started[0][1]()
         return 0
     return _finish_several(call, started)
+
+
+def _act_at_console(call: Call, action: str) -> int:
+    """The same for one instance, with a look at its console: at how it comes up, or at how it goes down."""
+    from atoll.cli.commands import console
+
+    if call.flags.on("force") and action == "stop":
+        raise CommandError("--console can't be used while forcing instance shutdown")
+    if len(call.arguments) != 1:
+        raise CommandError("--console only works with a single instance")
+    kind = call.flags.text("console")
+    console.check_kind(kind)
+    server, name = call.required(call.arguments[0], "instance name")
+    if action == "stop":
+        operation = server.request("PUT", url("instances", name, "state"), _request(call, action)).operation
+        console.attach(server, name, kind)
+        _end(call, server, name, operation)
+        return 0
+    _begin(call, server, name, action)()
+    return console.attach(server, name, kind)
 
 
 def _begin(call: Call, server: Server, name: str, action: str) -> Callable[[], object]:
@@ -82,6 +106,10 @@ def _begin(call: Call, server: Server, name: str, action: str) -> Callable[[], o
 def _end(call: Call, server: Server, name: str, operation: str) -> None:
     try:
         call.wait(server, operation)
+        if conditions := call.flags.every("wait"):
+            from atoll.cli.commands import wait
+
+            wait.until(call, server, name, conditions)
     except (ServerError, CommandError) as error:
         raise CommandError(f"{error}\nTry `atoll info --show-log {name}` for more info") from error
 

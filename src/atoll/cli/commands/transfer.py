@@ -31,14 +31,15 @@ def upload(
     if size is not None:
         headers = headers | {"Content-Length": str(size)}
     try:
-        answer = decode(server.exchange("POST", path, headers, _counted(body, size, label, progress)))
+        answer = decode(server.exchange("POST", path, headers, counted(body, size, label, progress)))
     finally:
         if progress is not None:
             progress.clear()
     return call.wait(server, answer.operation, label)
 
 
-def _counted(body: Iterable[bytes], size: int | None, label: str, progress: Any) -> Iterator[bytes]:
+def counted(body: Iterable[bytes], size: int | None, label: str, progress: Any) -> Iterator[bytes]:
+    """The body, with its progress shown as it goes."""
     sent = 0
     for piece in body:
         yield piece

@@ -114,12 +114,42 @@ atoll config set core.trust_password=blah
     "config metadata edit": Command(
         usage="[<remote>:]<instance>",
         summary="Edit instance metadata files",
-        run="config:metadata_edit",
+        run="metadata:edit",
     ),
     "config metadata show": Command(
         usage="[<remote>:]<instance>",
         summary="Show instance metadata files",
-        run="config:metadata_show",
+        run="metadata:show",
+    ),
+    "config template": Command(
+        summary="Manage instance file templates",
+    ),
+    "config template create": Command(
+        usage="[<remote>:]<instance> <template>",
+        summary="Create new instance file templates",
+        run="metadata:create_template",
+    ),
+    "config template delete": Command(
+        usage="[<remote>:]<instance> <template>",
+        summary="Delete instance file templates",
+        aliases=("rm",),
+        run="metadata:delete_template",
+    ),
+    "config template edit": Command(
+        usage="[<remote>:]<instance> <template>",
+        summary="Edit instance file templates",
+        run="metadata:edit_template",
+    ),
+    "config template list": Command(
+        usage="[<remote>:]<instance>",
+        summary="List instance file templates",
+        flags=(FORMAT,),
+        run="metadata:list_templates",
+    ),
+    "config template show": Command(
+        usage="[<remote>:]<instance> <template>",
+        summary="Show content of instance file templates",
+        run="metadata:show_template",
     ),
     "config trust": Command(
         summary="Manage trusted clients",

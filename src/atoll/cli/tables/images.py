@@ -57,6 +57,9 @@ hash or alias name (if one is set).""",
         examples="""atoll image build debian/12 --alias d12 --package curl --package vim
     Build a Debian 12 with two more packages.
 
+atoll image build debian/12/cloud --alias debian/12/cloud
+    Build one with cloud-init.
+
 atoll image build busybox --alias tiny
     Build the smallest image that starts.""",
         flags=(
@@ -65,6 +68,36 @@ atoll image build busybox --alias tiny
             switch("public", "Make image public"),
         ),
         run="image_store:build",
+    ),
+    "image copy": Command(
+        usage="[<remote>:]<image> <remote>:",
+        summary="Copy images between servers",
+        detail="""The target server fetches the image itself.
+To be kept up to date, it has to be a public one named by an alias.""",
+        examples="""atoll image copy images:debian/12 local: --alias debian --auto-update
+    Keep the newest Debian 12 of that image server in the store.""",
+        aliases=("cp",),
+        flags=(
+            option("alias", "New aliases to add to the image", kind="list"),
+            switch("auto-update", "Keep the image up to date after initial copy"),
+            switch("copy-aliases", "Copy aliases from source"),
+            option("mode", "Transfer mode: pull", default="pull"),
+            option("profile", "Profile to apply to instances made of the image", short="p", kind="list"),
+            switch("public", "Make image public"),
+            option("target-project", "Copy to a project different from the source"),
+        ),
+        run="image_remote:copy",
+    ),
+    "image serve-tree": Command(
+        usage="<folder> [[<remote>:]<image>...]",
+        summary="Write images as a tree for a web server",
+        detail="""The tree is what simplestreams clients read: any web server with HTTPS makes an image server of it.
+Images that are in the tree already stay, unless --prune removes those that are not named; without names, all that have an alias
+are written. The tree is changed so that clients find it whole at any moment.""",
+        examples="""atoll image serve-tree /srv/images debian/12 web-base
+    Write these two; then: atoll remote add mine https://images.example.org --protocol simplestreams""",
+        flags=(switch("prune", "Remove images that are not written now"),),
+        run="image_tree:write",
     ),
     "image delete": Command(
         usage="[<remote>:]<image> [[<remote>:]<image>...]",

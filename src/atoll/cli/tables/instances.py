@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
 
+_CONSOLE = option("console", "Immediately attach to the console", implied="console")
+
+_WAIT = option("wait", "Wait for a condition after the start, as of the command wait", kind="list")
+
 _NEW = (
     option("config", "Config key/value to apply to the new instance", short="c", kind="list"),
     option("device", "New key/value to apply to a specific device", short="d", kind="list"),
@@ -30,7 +34,7 @@ atoll launch images:debian/12 u1 < config.yaml
 
 atoll launch images:debian/12 v1 --vm
     Create and start a virtual machine""",
-        flags=_NEW,
+        flags=(*_NEW, _CONSOLE, _WAIT),
         run="create:launch",
     ),
     "init": Command(
@@ -179,7 +183,9 @@ atoll info [<remote>:] [--resources]
         summary="Start instances",
         flags=(
             switch("all", "Run against all instances"),
+            _CONSOLE,
             switch("stateless", "Ignore the instance state"),
+            _WAIT,
         ),
         brief=True,
         run="instances:start",
@@ -189,6 +195,7 @@ atoll info [<remote>:] [--resources]
         summary="Stop instances",
         flags=(
             switch("all", "Run against all instances"),
+            _CONSOLE,
             switch("force", "Force the instance to shutdown", short="f"),
             switch("stateful", "Store the instance state"),
             option("timeout", "Time to wait for the instance before killing it", kind="int", default="-1"),
@@ -202,6 +209,7 @@ atoll info [<remote>:] [--resources]
         detail='The opposite of "atoll pause" is "atoll start".',
         flags=(
             switch("all", "Run against all instances"),
+            _CONSOLE,
             switch("force", "Force the instance to shutdown", short="f"),
             option("timeout", "Time to wait for the instance before killing it", kind="int", default="-1"),
         ),
@@ -248,6 +256,45 @@ Mode defaults to non-interactive, interactive mode is selected if both stdin AND
             option("user", "User ID to run the command as (default 0)", kind="int"),
         ),
         run="execute:run",
+    ),
+    "console": Command(
+        usage="[<remote>:]<instance>",
+        summary="Attach to instance consoles",
+        detail="""This command allows you to interact with the boot console of an instance
+as well as retrieve past log entries from it.""",
+        flags=(
+            switch("show-log", "Retrieve the instance's console log"),
+            option(
+                "type",
+                "Type of connection to establish: 'console' for serial console, 'vga' for SPICE graphical output",
+                short="t",
+                default="console",
+            ),
+        ),
+        run="console:run",
+    ),
+    "wait": Command(
+        usage="[<remote>:]<instance>",
+        summary="Wait until instances are ready",
+        detail="""Waits until each condition was met: at once, if it is. The instance may still be stopped.
+
+Conditions:
+  running, stopped   the instance's status
+  ipv4, ipv6         it has an address that is not only for itself or its link
+  tcp=PORT           something in it listens on a TCP port
+  agent              it takes commands (the default)
+  exec=COMMAND       a command in it succeeds; it is run again until it does
+  cloud-init         cloud-init has done all that it does at a start""",
+        examples="""atoll wait web --for ipv4 --for tcp=80 --timeout 60
+    Wait at most a minute for an address and a web server.
+
+atoll wait db --for 'exec=pg_isready -q'
+    Wait until PostgreSQL takes connections.""",
+        flags=(
+            option("for", "Condition to wait for", kind="list"),
+            option("timeout", "Seconds to wait before giving up (default: no limit)"),
+        ),
+        run="wait:run",
     ),
     "snapshot": Command(
         usage="[<remote>:]<instance> [<snapshot name>]",

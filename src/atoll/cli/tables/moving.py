@@ -14,7 +14,7 @@ _TARGET_PROJECT = option("target-project", "Copy to a project different from the
 COMMANDS = {
     "copy": Command(
         usage="[<remote>:]<source>[/<snapshot>] [[<remote>:]<destination>]",
-        summary="Copy instances within a server",
+        summary="Copy instances within a server or between servers",
         aliases=("cp",),
         examples="""atoll copy u1 u2
     Copy "u1" and its snapshots to "u2".
@@ -40,7 +40,7 @@ atoll copy u1/snap0 u2
     ),
     "move": Command(
         usage="[<remote>:]<instance>[/<snapshot>] [<remote>:][<instance>[/<snapshot>]]",
-        summary="Move instances within a server",
+        summary="Move instances within a server or between servers",
         aliases=("mv",),
         examples="""atoll move <old name> <new name>
     Rename an instance.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
 from atoll.cli.tables import configured
 
+_MODE = option("mode", "Transfer mode. One of pull, push or relay", default="pull")
+_TARGET_PROJECT = option("target-project", "Copy or move to a project different from the source")
+
 COMMANDS = {
     **configured.rows("storage", "storage", noun="storage pool", argument="pool", flags=(TARGET,), renamed=False),
     "storage": Command(
@@ -159,6 +162,44 @@ atoll storage volume show default container/data
             TARGET,
         ),
         run="volumes:snapshot",
+    ),
+    "storage volume copy": Command(
+        usage="[<remote>:]<pool>/<volume>[/<snapshot>] [<remote>:]<pool>/<volume>",
+        summary="Copy storage volumes",
+        aliases=("cp",),
+        flags=(
+            _MODE,
+            switch("refresh", "Refresh and update the existing storage volume copies"),
+            _TARGET_PROJECT,
+            switch("volume-only", "Copy the volume without its snapshots"),
+        ),
+        run="volume_copies:copy",
+    ),
+    "storage volume move": Command(
+        usage="[<remote>:]<pool>/<volume> [<remote>:]<pool>/<volume>",
+        summary="Move storage volumes between pools",
+        aliases=("mv",),
+        flags=(_MODE, _TARGET_PROJECT),
+        run="volume_copies:move",
+    ),
+    "storage volume export": Command(
+        usage="[<remote>:]<pool> <volume> [<path>]",
+        summary="Export custom storage volume",
+        flags=(
+            option("compression", "Compression algorithm to use (none for uncompressed)"),
+            switch("optimized-storage", "Use storage driver optimized format (can only be restored on a similar pool)"),
+            switch("volume-only", "Export the volume without its snapshots"),
+            TARGET,
+        ),
+        run="volume_copies:export",
+    ),
+    "storage volume import": Command(
+        usage="[<remote>:]<pool> <backup file> [<volume name>]",
+        summary="Import backups of custom volumes including their snapshots.",
+        examples="""atoll storage volume import default backup0.tar.gz
+    Create a new custom volume using backup0.tar.gz as the source.""",
+        flags=(TARGET,),
+        run="volume_copies:import_",
     ),
     "storage volume restore": Command(
         usage="[<remote>:]<pool> <volume> <snapshot>",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from urllib.parse import quote
 
 from atoll.domain.errors import BadRequest
-from atoll.domain.templating import values
+from atoll.domain.templating import go_time, values
 from atoll.domain.templating.values import Plain, Value
 
 Filter = Callable[[Value, Value], Value]
@@ -39,6 +40,15 @@ def _capitalise(text: str) -> str:
 
 def _cut(value: Value, argument: Value) -> Value:
     return values.to_text(value).replace(values.to_text(argument), "")
+
+
+def _date(value: Value, argument: Value) -> Value:
+    layout = values.to_text(argument)
+    if not isinstance(value, datetime):
+        raise BadRequest("date takes a moment")
+    if len(layout) > _WIDEST:
+        raise BadRequest(f"a layout may have {_WIDEST} characters at most")
+    return go_time.show(value, layout)
 
 
 def _default(value: Value, argument: Value) -> Value:
@@ -123,6 +133,7 @@ _FILTERS: Mapping[str, Filter] = {
     "capfirst": _of_text(_capitalise),
     "center": _padded(str.center),
     "cut": _cut,
+    "date": _date,
     "default": _default,
     "default_if_none": _default_if_none,
     "divisibleby": _divisible,
@@ -141,6 +152,7 @@ _FILTERS: Mapping[str, Filter] = {
     "safe": _same,
     "slice": _slice,
     "split": _split,
+    "time": _date,
     "title": _of_text(lambda text: text.lower().title()),
     "truncatechars": _truncate,
     "upper": _of_text(str.upper),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 from atoll.domain.errors import BadRequest
+from atoll.domain.templating import go_time
 
-Plain: TypeAlias = "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
+Plain: TypeAlias = "str | int | float | bool | datetime | Sequence[Value] | Mapping[str, Value] | None"
 Function: TypeAlias = "Callable[..., Plain]"
 Value: TypeAlias = "Plain | Function"
 """Plain data, or a function that the caller of the template offers."""
@@ -25,6 +27,8 @@ def to_text(value: Value) -> str:
         return f"{value:f}"
     if isinstance(value, (str, int)):
         return str(value)
+    if isinstance(value, datetime):
+        return go_time.default(value)
     kind = "map" if isinstance(value, Mapping) else "list" if isinstance(value, Sequence) else "function"
     return f"<{kind} Value>"  # no template means to print one; pongo2 does not fail either
 

@@ -24,7 +24,6 @@ from atoll.drivers.instance.contract import MountSpec
 from atoll.host import mount, process, syscalls, threads
 
 _TABLE = devices.device_table("disk")
-_LIMITS = ("limits.read", "limits.write", "limits.max")
 _CONFINED = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 _FOREIGN = ("ceph:", "cephfs:", "cloud-init:")
 
@@ -48,7 +47,7 @@ class Pinned:
 class DiskDevice:
     """The root disk (path `/`) is the storage service's; all others are mounts."""
 
-    live: frozenset[str] = frozenset({"size"})
+    live: frozenset[str] = frozenset({"size", "limits.read", "limits.write", "limits.max"})
     hotplug = True
 
     def validate(self, context: DeviceContext) -> None:
@@ -56,9 +55,6 @@ class DiskDevice:
         config = context.config
         if config.get("source", "").startswith(_FOREIGN):
             raise Unsupported(f"Device {context.name!r}: sources of kind {config['source'].split(':')[0]!r} are not supported")
-        for key in _LIMITS:
-            if config.get(key):
-                raise Unsupported(f"Device {context.name!r}: limits of disk traffic are not supported", hint=f"unset {key}")
         if is_root(config):
             return
         if not config.get("path"):
@@ -74,11 +70,13 @@ class DiskDevice:
         if is_root(context.config):
             return Prepared()
         if context.config.get("pool"):
-            return Prepared(mounts=(_volume_mount(context),))
-        pinned = await self._pin(context)
+            pinned, shift = await self._pin(context, _volume(context), allowed=None), True
+        else:
+            pinned = await self._pin(context, Path(context.config["source"]), allowed=context.allowed_sources)
+            shift = _TABLE.flag(context.config, "shift")
         if pinned is None:
             return Prepared()
-        shift = _TABLE.flag(context.config, "shift") and not context.privileged
+        shift = shift and not context.privileged
         return Prepared(mounts=(_spec(context, pinned.path, is_file=pinned.kind is SourceKind.FILE, idmapped=shift),))
 
     async def started(self, context: DeviceContext) -> None:
@@ -91,21 +89,21 @@ class DiskDevice:
         return Prepared(mounts=(_spec(context, pin_path(context), is_file=False, idmapped=False),))
 
     async def update(self, context: DeviceContext, old: Mapping[str, str]) -> None:
-        """Only `size` of the root disk is live, and that is the storage service's."""
+        """`size` of the root disk is the storage service's, limits of traffic are the machine's."""
 
     async def release(self, context: DeviceContext) -> Mapping[str, str]:
         """Let the source go."""
         await threads.in_thread(_unpin, pin_path(context))
         return {}
 
-    async def _pin(self, context: DeviceContext) -> Pinned | None:
-        source, place = context.config["source"], pin_path(context)
+    async def _pin(self, context: DeviceContext, source: Path, *, allowed: tuple[Path, ...] | None) -> Pinned | None:
+        place = pin_path(context)
         async with Reverter(f"attach disk {context.name}") as undo:
             undo.add(threads.in_thread, _unpin, place)
             recursive = _TABLE.flag(context.config, "recursive")
-            kind = await threads.in_thread(_bind, Path(source), place, context.allowed_sources, recursive=recursive)
+            kind = await threads.in_thread(_bind, source, place, allowed, recursive=recursive)
             if kind is None and _TABLE.flag(context.config, "required"):
-                raise NotFound(f"Missing source path {source!r} for disk {context.name!r}")
+                raise NotFound(f"Missing source path {str(source)!r} for disk {context.name!r}")
             if kind is SourceKind.BLOCK:
                 await _mount_block(context, place)
             if kind is not None:
@@ -123,13 +121,13 @@ def pin_path(context: DeviceContext) -> Path:
     return context.run_dir / "devices" / f"disk.{quote(context.name, safe='')}"
 
 
-def _volume_mount(context: DeviceContext) -> MountSpec:
-    """A custom volume has plain ids: it is shifted for every machine that is not privileged."""
+def _volume(context: DeviceContext) -> Path:
+    """A custom volume's folder, which only the host's root can reach. It has plain ids: a machine gets it shifted by its map."""
     key = f"{context.config['pool']}/{context.config['source']}"
     data = context.volumes.get(key)
     if data is None:
         raise NotFound(f"Storage volume {key!r} of disk {context.name!r} not found")
-    return _spec(context, data, is_file=False, idmapped=not context.privileged)
+    return data
 
 
 def _spec(context: DeviceContext, source: Path, *, is_file: bool, idmapped: bool) -> MountSpec:

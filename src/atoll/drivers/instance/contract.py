@@ -27,6 +27,10 @@ from typing import Protocol
 
 from atoll.domain.idmap import IdMap
 from atoll.domain.status import InstanceStatus
+from atoll.host.file_session import FileSession
+from atoll.host.peer import Peer
+
+CONSOLE_LOG_BYTES = 128 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,16 @@ class MountSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskLimit:
+    """Of the traffic with one disk, a second; 0 means no limit."""
+
+    read_bytes: int = 0
+    read_requests: int = 0
+    write_bytes: int = 0
+    write_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Resource limits, parsed. None means no limit."""
 
@@ -81,8 +95,21 @@ class Limits:
     memory_swap_priority: int | None = None
     processes: int | None = None
     disk_priority: int | None = None
+    disks: Mapping[str, DiskLimit] = field(default_factory=dict)  # by the host's number of the disk, "8:0"
+    network_priority: int = 0  # 0..10; a driver that cannot hold it says so in the log and runs the machine all the same
     hugepages: Mapping[str, int] = field(default_factory=dict)  # "64KB" -> bytes
     rlimits: Mapping[str, str] = field(default_factory=dict)  # kernel name in lower case -> "soft:hard" or "n" or "unlimited"
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallPolicy:
+    """Which system calls a machine may make. Lines are `name` or `name action [index,value,op]…`, checked by the key tables."""
+
+    deny_default: bool = True  # the driver's list of calls that no container needs
+    deny_compat: bool = False  # those of another architecture that the CPU also runs
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()  # if any, all others are denied, and the fields above do not count
+    raw: str = ""  # driver-specific text of `raw.seccomp`, in place of all of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +131,9 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nesting: bool = False
-    seccomp: str = ""  # policy text; empty: the driver's default
+    syscalls: SyscallPolicy = field(default_factory=lambda: SyscallPolicy())
     raw: str = ""  # driver-specific text of `raw.lxc`
+    apparmor: str = ""  # lines of `raw.apparmor`, added to the machine's profile where the host has AppArmor
     autostart_reboot: bool = True
 
 
@@ -136,6 +164,29 @@ class ExecProcess(Protocol):
 
     def signal(self, number: int) -> None:
         """Send a signal to it (and, on a terminal, its foreground group)."""
+
+
+class Console(Protocol):
+    """A hold on a machine's console, the terminal that its init writes to. Nobody else has one meanwhile."""
+
+    @property
+    def fd(self) -> int:
+        """A terminal's master, close-on-exec: reading gives what the guest writes, EIO when the machine has ended. It is to be
+        read all the time, as what shows the console to everybody waits for it."""
+
+    async def resize(self, *, width: int, height: int) -> None:
+        """Tell the guest the size of the terminal in characters; nothing wrong where it cannot be told."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Where a process runs: a machine, and the host's user id of that machine's root."""
+
+    machine: MachineId
+    root: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,14 +280,34 @@ class InstanceDriver(Protocol):
     async def state(self, machines: Sequence[MachineId]) -> Mapping[MachineId, MachineState]:
         """Figures of all given machines in one pass; without a process started or namespace entered for each."""
 
+    async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
+        """The TCP ports on which something inside listens for others than itself, of those of the given machines that run; as
+        cheap as `state`."""
+
     async def exec(self, machine: MachineId, spec: ExecSpec) -> ExecProcess:
         """Start a command inside, in all of the machine's namespaces, cgroups and confinement."""
 
     async def open_terminal(self, machine: MachineId, *, user: int, group: int) -> tuple[int, int]:
         """A fresh pty of the machine's own devpts, owned by that guest user: (master, slave) file descriptors, close-on-exec."""
 
+    async def open_console(self, machine: MachineId) -> Console:
+        """Attach to its console. Conflict while somebody else is attached."""
+
+    async def console_log(self, log_dir: Path) -> bytes | None:
+        """The end of what a machine with that `Launch.log_dir` showed on its console since it was started last, whether it
+        still runs or not, at most CONSOLE_LOG_BYTES. None if nothing was ever kept."""
+
+    async def clear_console_log(self, log_dir: Path) -> None:
+        """Forget it."""
+
     async def set_limits(self, machine: MachineId, limits: Limits) -> None:
-        """Apply to a running machine."""
+        """Apply to a running machine: all of it, or HostError and nothing is changed."""
+
+    async def pin(self, cpus: Mapping[MachineId, str]) -> None:
+        """Give running machines other CPUs (`0-2,5`; empty: all) in one pass; those that do not run are passed over."""
+
+    def check_raw(self, text: str) -> None:
+        """BadRequest for a `raw.lxc` that `start` would refuse, as far as can be told without a machine."""
 
     async def attach_nic(self, machine: MachineId, nic: NicSpec, *, userns_root: int) -> None:
         """Hotplug."""
@@ -250,5 +321,14 @@ class InstanceDriver(Protocol):
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
         """Unmount it there."""
 
+    async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
+        """A worker on the files of a running machine, seen and touched as its own root does; or, of one that does not run,
+        on the tree `root` with plain ids. The caller ends it; so does the end of the machine."""
+
     async def init_pid(self, machine: MachineId) -> int:
         """Host pid of the guest's init. Conflict if it does not run."""
+
+    async def find_by_process(self, process: Peer) -> Resident | None:
+        """The machine that a process runs in, itself or in something nested in that machine. None for a process of none of the
+        machines, and for one that ended meanwhile: the answer is about the process that is held, never about another that
+        got its number. From what is kept of each machine; without a look at other processes."""

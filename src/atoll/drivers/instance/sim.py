@@ -11,11 +11,12 @@ import asyncio
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from atoll.domain.errors import BadRequest, Conflict, DeadlineExceeded, HostError
 from atoll.domain.status import InstanceStatus
+from atoll.drivers.instance import sim_files
 from atoll.drivers.instance.contract import (
     DriverInfo,
     ExecSpec,
@@ -28,12 +29,21 @@ from atoll.drivers.instance.contract import (
     MountSpec,
     NicSpec,
     NicState,
+    Resident,
     Subscriber,
 )
 from atoll.drivers.instance.sim_commands import Command
+from atoll.drivers.instance.sim_console import Console
+from atoll.drivers.instance.sim_console import log as console_file
+from atoll.host.file_session import FileSession
+from atoll.host.peer import Peer
+from atoll.host.threads import in_thread
 
 STUBBORN = "stubborn"
 """As `Launch.raw`: the machine does not shut down when asked to."""
+
+REFUSED = "refused"
+"""As `Launch.raw`: there can be no such machine."""
 
 _COUNTERS = (
     "bytes_received",
@@ -56,7 +66,7 @@ _worlds: dict[Path, dict[MachineId, SimMachine]] = {}
 class SimMachine:
     """A machine that runs; slotted, as there may be ten thousand."""
 
-    __slots__ = ("commands", "launch", "limits", "mounts", "nics", "pid", "status")
+    __slots__ = ("addresses", "commands", "console", "launch", "limits", "mounts", "nics", "pid", "ports", "residents", "status")
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
@@ -64,6 +74,10 @@ class SimMachine:
         self.nics = list(launch.nics)
         self.mounts = {mount.target.strip("/"): mount for mount in launch.mounts}
         self.commands: set[Command] = set()
+        self.console: Console | None = None
+        self.addresses: list[tuple[str, str, int, str]] = []
+        self.ports: set[int] = set()
+        self.residents: set[int] = set()
         self.status = InstanceStatus.RUNNING
         self.pid = next(_pids)
 
@@ -76,15 +90,15 @@ class SimMachine:
             cpu_ns=_CPU_NS,
             memory=_MEMORY,
             memory_peak=_MEMORY,
-            nics=[_LOOPBACK, *map(_nic_state, self.nics)],
+            nics=[_LOOPBACK, *(_nic_state(nic, () if number else self.addresses) for number, nic in enumerate(self.nics))],
         )
 
 
 _LOOPBACK = NicState("lo", "", "00:00:00:00:00:00", 65536, True, "loopback", (("inet", "127.0.0.1", 8, "local"),), _ZERO)
 
 
-def _nic_state(nic: NicSpec) -> NicState:
-    return NicState(nic.guest_name, nic.host_name, nic.hwaddr, nic.mtu or 1500, True, "broadcast", (), _ZERO)
+def _nic_state(nic: NicSpec, addresses: Sequence[tuple[str, str, int, str]]) -> NicState:
+    return NicState(nic.guest_name, nic.host_name, nic.hwaddr, nic.mtu or 1500, True, "broadcast", tuple(addresses), _ZERO)
 
 
 class SimDriver:
@@ -137,6 +151,8 @@ class SimDriver:
             return
         for command in list(found.commands):
             command.end(137)
+        if found.console is not None:
+            found.console.hang_up()
         if machine in self._known:
             self._known.discard(machine)
             self._tell(machine, MachineEventKind.STOPPED)
@@ -172,6 +188,18 @@ class SimDriver:
         stopped = MachineState(InstanceStatus.STOPPED)
         return {id: self._machines[id].state() if id in self._known else stopped for id in machines}
 
+    async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
+        """The ports that tests gave it."""
+        return {id: frozenset(self._machines[id].ports) for id in machines if id in self._known}
+
+    def give_address(self, machine: MachineId, family: str, address: str) -> None:
+        """Its first interface gets an address, as if by DHCP."""
+        self._find(machine).addresses.append((family, address, 24 if family == "inet" else 64, "global"))
+
+    def listen(self, machine: MachineId, port: int) -> None:
+        """Something in it listens on a TCP port."""
+        self._find(machine).ports.add(port)
+
     async def exec(self, machine: MachineId, spec: ExecSpec) -> Command:
         """One of the commands that are known, on the descriptors that are real."""
         found = self._find(machine)
@@ -186,9 +214,42 @@ class SimDriver:
         self._find(machine)
         return os.openpty()
 
+    async def open_console(self, machine: MachineId) -> Console:
+        """A pty of the host's, which echoes."""
+        found = self._find(machine)
+        if found.console is not None:
+            raise Conflict("This console is already connected")
+
+        def closed() -> None:
+            found.console = None
+
+        found.console = Console(console_file(found.launch.log_dir), closed)
+        return found.console
+
+    async def console_log(self, log_dir: Path) -> bytes | None:
+        """What was shown to those who attached."""
+        path = console_file(log_dir)
+        return path.read_bytes() if path.exists() else None
+
+    async def clear_console_log(self, log_dir: Path) -> None:
+        """Empty it."""
+        console_file(log_dir).write_bytes(b"")
+
     async def set_limits(self, machine: MachineId, limits: Limits) -> None:
         """Remember them."""
         self._find(machine).limits = limits
+
+    async def pin(self, cpus: Mapping[MachineId, str]) -> None:
+        """Remember them."""
+        for machine, text in cpus.items():
+            if machine in self._known:
+                found = self._machines[machine]
+                found.limits = replace(found.limits, cpu_set=text)
+
+    def check_raw(self, text: str) -> None:
+        """Anything but `REFUSED` will do."""
+        if text == REFUSED:
+            raise BadRequest("raw.lxc: refused")
 
     def limits(self, machine: MachineId) -> Limits:
         """The limits in force."""
@@ -211,9 +272,27 @@ class SimDriver:
         """Commands do not see it any more."""
         self._find(machine).mounts.pop(mount.target.strip("/"), None)
 
+    async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
+        """A thread, on the machine's root as the host has it."""
+        return await in_thread(sim_files.start, root or self._find(machine).launch.rootfs)
+
     async def init_pid(self, machine: MachineId) -> int:
         """A number of no process."""
         return self._find(machine).pid
+
+    async def find_by_process(self, process: Peer) -> Resident | None:
+        """A command by its number; a real process where a test said that it is in (`inhabit`)."""
+        if not process.is_alive:
+            return None
+        for id in self._known:
+            found = self._machines[id]
+            if process.pid in found.residents or any(command.pid == process.pid for command in found.commands):
+                return Resident(id, found.launch.idmap.root if found.launch.idmap is not None else 0)
+        return None
+
+    def inhabit(self, machine: MachineId, pid: int) -> None:
+        """A process of the host counts as one of the machine's, until that stops."""
+        self._find(machine).residents.add(pid)
 
     def _find(self, machine: MachineId) -> SimMachine:
         if machine not in self._known:
@@ -227,7 +306,7 @@ class SimDriver:
 def _refuse_lines(value: object, *, field: str = "") -> None:
     """BadRequest for a line break or a NUL anywhere in a launch, but in the texts that have lines."""
     if isinstance(value, str):
-        if field not in ("raw", "seccomp") and any(mark in value for mark in "\r\n\0"):
+        if field not in ("raw", "apparmor") and any(mark in value for mark in "\r\n\0"):
             raise BadRequest(f"The value of {field} has a line break or a NUL in it")
     elif is_dataclass(value):
         for each in fields(value):

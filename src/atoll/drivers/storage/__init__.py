@@ -7,6 +7,7 @@ REGISTRY: Registry[StorageDriver] = Registry(
     "storage",
     {
         "overlay": "atoll.drivers.storage.overlay:OverlayDriver",
+        "btrfs": "atoll.drivers.storage.btrfs:BtrfsDriver",
         "dir": "atoll.drivers.storage.dir:DirDriver",
         "sim": "atoll.drivers.storage.sim:SimStorage",
     },

@@ -31,7 +31,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from atoll.domain.idmap import IdMap
 
@@ -83,6 +83,11 @@ class Pool:
     root: Path
     config: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def disks(self) -> Path:
+        """The folder of files that hold whole pools; it stands beside that of the pools, as LXD has it."""
+        return self.root.parent.parent / "disks"
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -100,6 +105,7 @@ class Capabilities:
 
     quotas: bool = False
     optimized_images: bool = False
+    optimized_backups: bool = False  # `send` and `receive`
     snapshots_share_data: bool = False
     idmapped: bool = True  # `mount` shifts by itself; False: the instance driver is asked for an idmapped root
     remote: bool = False
@@ -113,8 +119,28 @@ class Mounted:
     shifted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What `send` wrote of a volume: of the volume itself (path "/"), or of a subvolume that a guest made in it, by its path from
+    the volume's own ("/rootfs/a"); `readonly` is what it has to be when it is received, `uuid` its identity or ""."""
+
+    path: str
+    readonly: bool
+    file: Path
+    uuid: str = ""
+
+
 Fill = Callable[[Path], Awaitable[None]]
 """Fills an empty directory (`data` of the new volume, its `rootfs/` already made) with plain-id content."""
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """What a driver can do besides that brings a copy up to date without looking at each file."""
+
+    async def refresh(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
+        """Make `target`, an instance's volume that is not mounted, as `source`, another one of the pool, is now; first add
+        those of `source`'s snapshots to it. The volume changes in one step, after the snapshots are all there."""
 
 
 class StorageDriver(Protocol):
@@ -145,8 +171,11 @@ class StorageDriver(Protocol):
     async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
         """A new volume, empty or filled by the function; visible only when whole."""
 
-    async def clone(self, source: VolumeId, target: VolumeId) -> None:
-        """A new volume from an image volume, a snapshot or another volume. Copy-on-write where the driver can."""
+    async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
+        """A new volume from an image volume, a snapshot or another volume, which may be mounted; with the named snapshots of
+        `source` (of the volume that it is a snapshot of), oldest first. Shares as much with the source as the driver can. The
+        volume itself appears last: while it is not there, snapshots that are belong to an attempt that was cut off, and are
+        the caller's to delete."""
 
     async def delete(self, volume: VolumeId) -> None:
         """Remove a volume (its snapshots already removed) or a snapshot; nothing wrong if it is not there."""
@@ -170,8 +199,9 @@ class StorageDriver(Protocol):
 
     def open_rootfs(self, volume: VolumeId) -> AbstractAsyncContextManager[Path]:
         """The root file system's path with plain ids, while the block runs, for work of the host on an instance that is not
-        mounted (writable), or on a snapshot or image (read-only by agreement). May be entered by several at once. Conflict if
-        the volume is mounted with shifted ids: then work goes through the guest's namespaces, or a snapshot."""
+        mounted (writable), or on a snapshot or image (read-only by agreement). Of a custom volume it is the data, also while
+        machines use it. May be entered by several at once. Conflict if the volume is mounted with shifted ids: then work goes
+        through the guest's namespaces, or a snapshot."""
 
     def data(self, volume: VolumeId) -> Path:
         """Its folder on the host. Pure; no I/O."""
@@ -186,3 +216,49 @@ class StorageDriver(Protocol):
         """Finish or undo what a kill left: half-made and half-deleted volumes, stale mounts of volumes that no machine
         uses. Returns one sentence for each thing it repaired. `known` are the volumes in the database; a whole volume
         that is not known is reported, never deleted (it may be recovered)."""
+
+    async def inventory(self) -> Sequence[VolumeId]:
+        """All volumes and snapshots that are on disk, whatever the database knows. Their names are as found: who uses them
+        validates them. Called when a lost database is to be recovered."""
+
+    async def send(self, volume: VolumeId, target: Path, *, parent: VolumeId | None) -> Sequence[Stream]:
+        """Write the volume (which no machine uses) or snapshot to `target`, a new file, in a form of the driver's own; only what
+        differs from the snapshot `parent`, if one is given. What needs files of its own gets them beside it, named as LXD
+        names them: NAME_ENCODED-PATH.bin beside NAME.bin. All files are told, the volume's own first. Unsupported without
+        `Capabilities.optimized_backups`."""
+
+    async def receive(self, volume: VolumeId, source: Path, *, parent: VolumeId | None, nested: Sequence[Stream] = ()) -> None:
+        """Make a volume or snapshot of what `send` wrote, here or at a stranger's; what its parent was must have been received
+        before, as the snapshot `parent`, unchanged since. `nested`: the other files, outer subvolumes first, when they are
+        of this volume. BadRequest for a stream that is no such thing or does not fit."""
+
+
+Pause = Callable[[], AbstractAsyncContextManager[None]]
+"""The machine that writes to a volume does not while the block runs."""
+
+
+@runtime_checkable
+class CopyingSnapshots(Protocol):
+    """A driver that makes the snapshot of a volume in use by copying it: of one moment only if nobody writes meanwhile."""
+
+    async def snapshot_paused(self, snapshot: VolumeId, pause: Pause) -> None:
+        """As `snapshot`, of one moment: `pause` is entered once or a few times, each time for as short as possible and for
+        seconds at most, or not at all. HostError if more changes between the pauses than can be copied in one."""
+
+
+@runtime_checkable
+class TakingOver(Protocol):
+    """A driver that can take volumes over from another pool of its kind otherwise than file by file."""
+
+    async def take_over(self, source: StorageDriver, states: Sequence[VolumeId], target: VolumeId) -> bool:
+        """Make `target` of a volume's states in another pool, oldest first: each but the last becomes a snapshot of the state's
+        name. False, and nothing is made, if that pool is of another kind. What a failure leaves of the snapshots is the
+        caller's to delete."""
+
+
+@runtime_checkable
+class AdjustablePool(Protocol):
+    """A driver whose pool can be changed while it is open."""
+
+    async def adjust(self, config: Mapping[str, str]) -> None:
+        """Take the pool on to new, validated settings: mount options, a larger `size`. BadRequest for a smaller one."""

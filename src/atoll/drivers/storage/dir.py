@@ -6,23 +6,24 @@ An instance's root has plain ids and is not shifted here: the instance driver as
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from atoll.domain.errors import Unsupported
 from atoll.domain.idmap import IdMap
-from atoll.drivers.storage import blocking, folders, source
-from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pool, Resources, VolumeId, VolumeKind
-from atoll.drivers.storage.folders import ROOTFS, Folders
+from atoll.drivers.storage import blocking, plain_mounts, source
+from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pause, Pool, Resources, VolumeId, VolumeKind
+from atoll.drivers.storage.folders import Folders
 from atoll.drivers.storage.plain import PlainVolumes
 from atoll.drivers.storage.rubbish import Rubbish
+from atoll.drivers.storage.streams import WithoutStreams
 from atoll.host import disk
 
 log = logging.getLogger(__name__)
 
 
-class DirDriver:
+class DirDriver(WithoutStreams):
     """See `contract.StorageDriver`."""
 
     name = "dir"
@@ -62,8 +63,8 @@ class DirDriver:
             log.warning("The size of a volume is not enforced by this pool", extra={"pool": self._pool.name})
         await self._volumes.create(volume, fill)
 
-    async def clone(self, source: VolumeId, target: VolumeId) -> None:
-        await self._volumes.copy(source, target, live=_may_change(source))
+    async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
+        await self._volumes.copy(source, target, live=_may_change(source), snapshots=snapshots)
 
     async def delete(self, volume: VolumeId) -> None:
         await self._volumes.delete(volume)
@@ -74,27 +75,21 @@ class DirDriver:
     async def snapshot(self, snapshot: VolumeId) -> None:
         await self._volumes.copy(snapshot.parent, snapshot, live=True)
 
+    async def snapshot_paused(self, snapshot: VolumeId, pause: Pause) -> None:
+        """See `contract.CopyingSnapshots`."""
+        await self._volumes.copy(snapshot.parent, snapshot, live=True, pause=pause)
+
     async def restore(self, snapshot: VolumeId) -> None:
         await self._volumes.restore(snapshot)
 
     async def mount(self, volume: VolumeId, idmap: IdMap | None) -> Mounted:
-        return await blocking.call("mount a volume", self._mount, volume, idmap)
-
-    def _mount(self, volume: VolumeId, idmap: IdMap | None) -> Mounted:
-        data = self._folders.require(volume)
-        if volume.kind is VolumeKind.CUSTOM:
-            return Mounted(data, shifted=False)
-        folders.open_to_guest(data, idmap.root_group if idmap is not None else 0)
-        return Mounted(data / ROOTFS, shifted=False)
+        return await blocking.call("mount a volume", plain_mounts.mount, self._folders, volume, idmap)
 
     async def unmount(self, volume: VolumeId) -> None:
-        if volume.kind is not VolumeKind.CUSTOM:
-            await blocking.call("unmount a volume", folders.close_to_guest, self.data(volume))
+        await blocking.call("unmount a volume", plain_mounts.unmount, self._folders, volume)
 
-    @asynccontextmanager
-    async def open_rootfs(self, volume: VolumeId) -> AsyncIterator[Path]:
-        data = await blocking.call("open a volume", self._folders.require, volume)
-        yield data / ROOTFS
+    def open_rootfs(self, volume: VolumeId) -> AbstractAsyncContextManager[Path]:
+        return plain_mounts.open_rootfs(self._folders, volume)
 
     def data(self, volume: VolumeId) -> Path:
         return self._folders.data(volume)
@@ -108,6 +103,9 @@ class DirDriver:
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         return await blocking.call("audit the storage pool", self._audit, known)
+
+    async def inventory(self) -> Sequence[VolumeId]:
+        return await blocking.call("look through the storage pool", lambda: list(self._folders.scan()))
 
     def _audit(self, known: Collection[VolumeId]) -> list[str]:
         return [

@@ -1,6 +1,6 @@
 """Pools that are folders of the host: the layout on disk, which is LXD's, and how things appear and vanish in it atomically.
 
-    containers/KEY/                     0711, the volumes below 0700 (0710 with the guest's group while mounted)
+    containers/KEY/                     0711, the volumes below 0100 (owned by the guest's root while mounted)
     containers-snapshots/KEY/SNAPSHOT/  0711
     images/FINGERPRINT/                 0700
     custom/KEY/, custom-snapshots/KEY/SNAPSHOT/   0700
@@ -36,7 +36,7 @@ FOLDERS = {
     ".aside": 0o700,
     ".renames": 0o700,
 }
-CLOSED, TRAVERSABLE = 0o700, 0o710
+CLOSED = 0o100
 ROOTFS = "rootfs"
 
 
@@ -101,6 +101,8 @@ class Folders:
         data = self.data(volume)
         if volume.snapshot:
             data.parent.mkdir(mode=0o700, exist_ok=True)
+        if volume.kind is VolumeKind.INSTANCE:
+            os.chmod(made, CLOSED)
         try:
             rename_new(made, data)
         except FileExistsError as error:
@@ -111,6 +113,25 @@ class Folders:
             rename_new(data, made)
             raise
 
+    def publish_snapshots(self, made: Path, volume: VolumeId) -> None:
+        """Put a folder with finished snapshots, by their names, in place as all those of a volume; or leave it. Conflict if the
+        volume has some by now."""
+        place = self.snapshots(volume)
+        remove_empty(place)
+        try:
+            rename_new(made, place)
+        except FileExistsError as error:
+            raise Conflict(f"Storage volume {label(volume)} has snapshots already") from error
+        try:
+            flush_folder(place.parent)
+        except OSError:
+            rename_new(place, made)
+            raise
+
+    def withdraw_snapshots(self, volume: VolumeId) -> Path | None:
+        """`withdraw` for all snapshots of a volume."""
+        return self.withdraw(self.snapshots(volume))
+
     def exchange(self, made: Path, volume: VolumeId) -> None:
         """Put a finished folder in the place of the volume's present one, which is then where the new one was; or leave both."""
         data = self.data(volume)
@@ -120,6 +141,10 @@ class Folders:
         except OSError:
             exchange(made, data)
             raise
+
+    def remove(self, path: Path) -> None:
+        """Remove what was made aside or taken out of sight; nothing wrong if it is not there."""
+        confined.remove_tree(path)
 
     def withdraw(self, path: Path) -> Path | None:
         """Take a folder out of sight in one step; returns where it is now, to be removed. None if it is not there."""
@@ -190,7 +215,7 @@ class Folders:
         mounts = mount.unmount_below(self.aside)
         left = sorted(os.listdir(self.aside))
         for name in left:
-            confined.remove_tree(self.aside / name)
+            self.remove(self.aside / name)
         return [f"unmounted {path}" for path in mounts] + [f"removed the left-over {name}" for name in left]
 
     def scan(self) -> Iterator[VolumeId]:
@@ -219,10 +244,10 @@ def label(volume: VolumeId) -> str:
     return f"{volume.kind.value} {name!r} of project {volume.project!r}"
 
 
-def open_to_guest(data: Path, group: int) -> None:
-    """Let the guest's root group, and nobody else, pass through the volume's folder to its `rootfs`."""
-    os.chown(data, 0, group)
-    os.chmod(data, TRAVERSABLE)
+def open_to_guest(data: Path, owner: int) -> None:
+    """Let the guest's root, and nobody else, pass through the volume's folder to its `rootfs`."""
+    os.chown(data, owner, 0)
+    os.chmod(data, CLOSED)
 
 
 def close_to_guest(data: Path) -> None:
@@ -234,22 +259,35 @@ def close_to_guest(data: Path) -> None:
         return
 
 
-def copy_side_files(source: Path, target: Path, *, without: Collection[str]) -> None:
-    """Copy what stands beside `rootfs` (metadata.yaml, templates/): regular files, two levels deep, links passed over."""
+def copy_side_files(source: Path, target: Path, *, without: Collection[str], share: bool = False) -> None:
+    """Copy what stands beside `rootfs` (metadata.yaml, templates/): regular files, two levels deep, links passed over.
+
+    With `share` both names are of one file, for what is never written to again: from a snapshot to a snapshot.
+    """
+    put = _share_file if share else _copy_file
     for entry in os.scandir(source):
         if entry.name in without or entry.name == ROOTFS:
             continue
         if entry.is_file(follow_symlinks=False):
-            _copy_file(source, target, entry.name)
+            put(source, target, entry.name)
         elif entry.is_dir(follow_symlinks=False):
             (target / entry.name).mkdir(mode=0o700)
             for below in os.scandir(entry.path):
                 if below.is_file(follow_symlinks=False):
-                    _copy_file(source, target, f"{entry.name}/{below.name}")
+                    put(source, target, f"{entry.name}/{below.name}")
 
 
 def _copy_file(source: Path, target: Path, name: str) -> None:
     shutil.copy2(source / name, target / name, follow_symlinks=False)
+
+
+def _share_file(source: Path, target: Path, name: str) -> None:
+    try:
+        os.link(source / name, target / name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        _copy_file(source, target, name)
 
 
 def rename_new(source: Path, target: Path) -> None:

@@ -6,11 +6,12 @@ A copy is made aside and put in place in one step. It shares blocks with its sou
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from atoll.drivers.storage import blocking
-from atoll.drivers.storage.contract import Fill, VolumeId, VolumeKind
-from atoll.drivers.storage.folders import ROOTFS, Folders
+from atoll.drivers.storage.contract import Fill, Pause, VolumeId, VolumeKind
+from atoll.drivers.storage.folders import ROOTFS, Folders, close_to_guest
 from atoll.drivers.storage.rubbish import Rubbish
 from atoll.host import disk, trees
 
@@ -48,12 +49,33 @@ class PlainVolumes:
             disk.flush_filesystem(made)
         self._folders.publish(made, volume)
 
-    async def copy(self, source: VolumeId, target: VolumeId, *, live: bool) -> None:
-        """A new volume or snapshot like the source, which a guest may write to meanwhile if `live`."""
+    async def copy(
+        self, source: VolumeId, target: VolumeId, *, live: bool, snapshots: Sequence[str] = (), pause: Pause | None = None
+    ) -> None:
+        """A new volume or snapshot like the source, which a guest may write to meanwhile if `live`, with these snapshots; of one
+        moment if the guest can be paused."""
         await blocking.call("copy a volume", self._folders.require_absent, target)
-        made = await self._copied(source, live=live)
+        if snapshots:
+            await self._copy_snapshots(source, target, snapshots)
         try:
-            await blocking.call("copy a volume", self._folders.publish, made, target)
+            made = await self._copied(source, live=live, pause=pause)
+            try:
+                await blocking.call("copy a volume", self._folders.publish, made, target)
+            except BaseException:
+                await self._rubbish.remove([made])
+                raise
+        except BaseException:
+            gone = self._folders.withdraw_snapshots(target) if snapshots else None
+            await self._rubbish.remove([gone] if gone is not None else [])
+            raise
+
+    async def _copy_snapshots(self, source: VolumeId, target: VolumeId, names: Sequence[str]) -> None:
+        """Copies of a volume's snapshots as all those of another."""
+        made = await blocking.call("copy a volume", self._folders.temporary)
+        try:
+            for name in names:
+                await self._copy_to(source.at(name), made / name, live=False)
+            await blocking.call("copy a volume", self._folders.publish_snapshots, made, target)
         except BaseException:
             await self._rubbish.remove([made])
             raise
@@ -67,18 +89,21 @@ class PlainVolumes:
         finally:  # after the exchange it is the old content
             await self._rubbish.remove([made])
 
-    async def _copied(self, source: VolumeId, *, live: bool) -> Path:
+    async def _copied(self, source: VolumeId, *, live: bool, pause: Pause | None = None) -> Path:
         """A copy of the volume's folder, made aside."""
-        data = await blocking.call("copy a volume", self._folders.require, source)
         made = await blocking.call("copy a volume", self._folders.temporary)
         try:
-            await (trees.copy_live(data, made) if live else trees.copy_still(data, made))
-            if source.kind is not VolumeKind.CUSTOM:
-                await blocking.call("copy a volume", os.chmod, made, 0o700)
+            await self._copy_to(source, made, live=live, pause=pause)
         except BaseException:
             await self._rubbish.remove([made])
             raise
         return made
+
+    async def _copy_to(self, source: VolumeId, made: Path, *, live: bool, pause: Pause | None = None) -> None:
+        data = await blocking.call("copy a volume", self._folders.require, source)
+        await (trees.copy_live(data, made, pause) if live else trees.copy_still(data, made))
+        if source.kind is not VolumeKind.CUSTOM:
+            await blocking.call("copy a volume", close_to_guest, made)
 
     async def delete(self, volume: VolumeId) -> None:
         """Remove a volume or snapshot."""

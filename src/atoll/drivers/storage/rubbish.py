@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.host import confined, threads
@@ -18,14 +18,15 @@ PATIENCE = 0.25
 class Rubbish:
     """Removes folders that were already taken out of sight; what fails or is cut short is left to the next audit."""
 
-    def __init__(self) -> None:
+    def __init__(self, remover: Callable[[Path], None] = confined.remove_tree) -> None:
+        self._remover = remover
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def remove(self, paths: Sequence[Path]) -> None:
         """Remove the trees; returns when they are gone, or after PATIENCE seconds, and goes on in the background."""
         if not paths:
             return
-        task = asyncio.create_task(_remove(paths))
+        task = asyncio.create_task(self._remove(paths))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.wait([task], timeout=PATIENCE)
@@ -35,10 +36,9 @@ class Rubbish:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-
-async def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        try:
-            await threads.in_thread(confined.remove_tree, path)
-        except Exception:  # the volume is gone for its users already; the next audit tries again
-            log.exception("Cannot remove a deleted volume's files", extra={"path": str(path)})
+    async def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            try:
+                await threads.in_thread(self._remover, path)
+            except Exception:  # the volume is gone for its users already; the next audit tries again
+                log.exception("Cannot remove a deleted volume's files", extra={"path": str(path)})

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from atoll.domain.errors import Conflict, NotFound
 from atoll.domain.idmap import IdMap
-from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pool, Resources, VolumeId
+from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pause, Pool, Resources, VolumeId, VolumeKind
+from atoll.drivers.storage.streams import WithoutStreams
 from atoll.host import threads
 
 GIB = 1 << 30
 
 
-class SimStorage:
+class SimStorage(WithoutStreams):
     """See `contract.StorageDriver`. `sizes` is open to tests."""
 
     name = "sim"
@@ -53,17 +54,26 @@ class SimStorage:
     async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
         self._require_absent(volume)
         if fill is not None:
-            await fill(await self._folder(volume))
+            try:
+                await fill(await self._folder(volume))
+            except BaseException:
+                await self._remove_folder(volume)
+                raise
         self.sizes[volume] = size
 
-    async def clone(self, source: VolumeId, target: VolumeId) -> None:
-        self._require(source)
+    async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
         self._require_absent(target)
+        for each in (source, *(source.at(name) for name in snapshots)):
+            self._require(each)
+        for name in snapshots:
+            self.sizes[target.at(name)] = self.sizes[source.at(name)]
         self.sizes[target] = self.sizes[source]
 
     async def delete(self, volume: VolumeId) -> None:
         self._require_idle(volume)
         self.sizes.pop(volume, None)
+        if volume.kind is VolumeKind.CUSTOM:  # what is on disk without a row is not overwritten
+            await self._remove_folder(volume)
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         self._require(volume)
@@ -76,6 +86,11 @@ class SimStorage:
 
     async def snapshot(self, snapshot: VolumeId) -> None:
         await self.clone(snapshot.parent, snapshot)
+
+    async def snapshot_paused(self, snapshot: VolumeId, pause: Pause) -> None:
+        """See `contract.CopyingSnapshots`."""
+        async with pause():
+            await self.snapshot(snapshot)
 
     async def restore(self, snapshot: VolumeId) -> None:
         self._require(snapshot)
@@ -92,7 +107,8 @@ class SimStorage:
     @asynccontextmanager
     async def open_rootfs(self, volume: VolumeId) -> AsyncIterator[Path]:
         self._require(volume)
-        yield await self._folder(volume) / "rootfs"
+        folder = await self._folder(volume)
+        yield folder if volume.kind is VolumeKind.CUSTOM else folder / "rootfs"
 
     def data(self, volume: VolumeId) -> Path:
         if volume.snapshot:
@@ -112,10 +128,17 @@ class SimStorage:
             self.sizes.setdefault(volume, None)
         return []
 
+    async def inventory(self) -> Sequence[VolumeId]:
+        return list(self.sizes)
+
     async def _folder(self, volume: VolumeId) -> Path:
         data = self.data(volume)
-        await threads.in_thread((data / "rootfs").mkdir, parents=True, exist_ok=True)
+        below = data if volume.kind is VolumeKind.CUSTOM else data / "rootfs"
+        await threads.in_thread(below.mkdir, parents=True, exist_ok=True)
         return data
+
+    async def _remove_folder(self, volume: VolumeId) -> None:
+        await threads.in_thread(shutil.rmtree, self.data(volume), ignore_errors=True)
 
     def _require(self, volume: VolumeId) -> None:
         if volume not in self.sizes:

@@ -20,7 +20,7 @@ from pathlib import Path
 from atoll.domain.architectures import Architecture
 from atoll.domain.errors import HostError
 from atoll.host import process
-from atoll.host.imagebuild import apt, template
+from atoll.host.imagebuild import apt, cloud, template
 from atoll.host.imagebuild.recipe import Recipe
 from atoll.host.threads import in_thread
 
@@ -52,13 +52,15 @@ _MASKED = (
     "sys-kernel-config.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
     "systemd-journald-audit.socket",
     "systemd-modules-load.service",
-    "systemd-networkd-wait-online.service",
     "systemd-udevd-control.socket",
     "systemd-udevd-kernel.socket",
     "systemd-udevd.service",
 )
+
+_WAIT_ONLINE = "systemd-networkd-wait-online.service"
 
 _NETWORK = """\
 [Match]
@@ -76,16 +78,19 @@ UseDomains=true
 
 _NO_UDEV = """\
 [Service]
-# networkd waits for udev to tell it of an interface, unless /sys is read-only; there is no udev here
-ReadOnlyPaths=/sys
+# networkd waits for udev to tell it of an interface, unless /sys is read-only; there is no udev here. (A mount of its own:
+# systemd 257 passes over ReadOnlyPaths= in a container.)
+BindReadOnlyPaths=/sys
 """
 
 _FILES = {
-    "etc/systemd/network/10-eth0.network": _NETWORK,
     "etc/systemd/system/systemd-networkd.service.d/container.conf": _NO_UDEV,
     "etc/default/locale": "LANG=C.UTF-8\n",
     "etc/machine-id": "",
 }
+_PLAIN_FILES = {"etc/systemd/network/10-eth0.network": _NETWORK}
+_CLOUD_FILES = {f"etc/systemd/system/{_WAIT_ONLINE}.d/container.conf": cloud.WAIT_ONLINE}
+"""Where cloud-init sets up the network."""
 
 _LEFTOVERS = (
     "dev",
@@ -130,7 +135,7 @@ def command(
     recipe: Recipe, architecture: Architecture, rootfs: Path, entries: Sequence[apt.Entry], settings: Sequence[str]
 ) -> list[str]:
     """mmdebstrap's argv. Its hooks are shell lines, made of constants alone."""
-    units = " ".join(_MASKED)
+    units = " ".join(_MASKED if recipe.has_cloud_init else (*_MASKED, _WAIT_ONLINE))
     return [
         *_NAMESPACES,
         "mmdebstrap",
@@ -221,13 +226,13 @@ def _finish(recipe: Recipe, architecture: Architecture, directory: Path) -> None
             path.unlink(missing_ok=True)
     for name in _KEPT_FOLDERS:
         (rootfs / name).mkdir(mode=0o755, parents=True, exist_ok=True)
-    for name, text in _FILES.items():
+    for name, text in {**_FILES, **(_CLOUD_FILES if recipe.has_cloud_init else _PLAIN_FILES)}.items():
         template.write(rootfs, name, text)
     lines = [line for entry in apt.official(recipe, architecture.debian) for line in entry.lines()]
     template.write(rootfs, "etc/apt/sources.list", "\n".join(lines) + "\n")
     _link(rootfs / "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     _link(rootfs / "var/lib/dbus/machine-id", "/etc/machine-id")
-    template.write_templates(directory)
+    template.write_templates(directory, has_cloud_init=recipe.has_cloud_init)
 
 
 def _link(path: Path, to: str) -> None:

@@ -1,4 +1,7 @@
-"""What can be built: one row per image, found by its name (`debian/12`) or its release's (`debian/bookworm`)."""
+"""What can be built: one row per image, found by its name (`debian/12`) or its release's (`debian/bookworm`).
+
+Each has a variant with cloud-init, as images of other servers have it: `debian/12/cloud`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from atoll.domain.errors import BadRequest
+from atoll.host.imagebuild import cloud
+
+CLOUD = "cloud"
+"""The variant with cloud-init."""
 
 
 class Distribution(StrEnum):
@@ -32,17 +39,24 @@ class Recipe:
     version: str = ""
     release: str = ""
     packages: tuple[str, ...] = ()
+    has_cloud_init: bool = False
 
     @property
     def variant(self) -> str:
-        """`default` for the row as it stands, `custom` with packages of the caller's."""
-        return "default" if self == _BY_NAME[self.name] else "custom"
+        """`default` or `cloud` for the row as it stands, `custom` with packages of the caller's."""
+        if self != _BY_NAME[self.name]:
+            return "custom"
+        return CLOUD if self.has_cloud_init else "default"
+
+    def with_cloud_init(self) -> Recipe:
+        """Its variant."""
+        return replace(self, name=f"{self.name}/{CLOUD}", packages=(*self.packages, *cloud.PACKAGES), has_cloud_init=True)
 
 
 _SYSTEM = ("systemd-sysv", "dbus", "iproute2", "iputils-ping", "netbase", "procps")
 _RESOLVED = (*_SYSTEM, "systemd-resolved")
 
-RECIPES: tuple[Recipe, ...] = (
+_PLAIN = (
     Recipe("debian/11", Distribution.DEBIAN, "11", "bullseye", _SYSTEM),
     Recipe("debian/12", Distribution.DEBIAN, "12", "bookworm", _RESOLVED),
     Recipe("debian/13", Distribution.DEBIAN, "13", "trixie", _RESOLVED),
@@ -51,8 +65,17 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("busybox", Distribution.BUSYBOX),
 )
 
+RECIPES: tuple[Recipe, ...] = (
+    *_PLAIN,
+    *(recipe.with_cloud_init() for recipe in _PLAIN if recipe.distribution is not Distribution.BUSYBOX),
+)
+
 _BY_NAME = {recipe.name: recipe for recipe in RECIPES}
-_BY_RELEASE = {f"{recipe.distribution}/{recipe.release}": recipe for recipe in RECIPES if recipe.release}
+_BY_RELEASE = {
+    f"{recipe.distribution}/{recipe.release}" + (f"/{CLOUD}" if recipe.has_cloud_init else ""): recipe
+    for recipe in RECIPES
+    if recipe.release
+}
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atoll.domain.architectures import Architecture
 from atoll.domain.image_metadata import ImageMetadata, Template, Trigger
+from atoll.host.imagebuild import cloud
 from atoll.host.imagebuild.recipe import Recipe
 
 _HOSTS = """\
@@ -29,11 +30,11 @@ TEMPLATES = {
 }
 
 
-def write_templates(directory: Path) -> None:
+def write_templates(directory: Path, *, has_cloud_init: bool = False) -> None:
     """Make `templates/` of an image's folder."""
     folder = directory / "templates"
     folder.mkdir(mode=0o755)
-    for name, text in _FILES.items():
+    for name, text in {**_FILES, **(cloud.FILES if has_cloud_init else {})}.items():
         write(folder, name, text)
 
 
@@ -56,7 +57,7 @@ def metadata(recipe: Recipe, architecture: Architecture, *, now: float | None = 
             "variant": recipe.variant,
             **({"version": recipe.version} if recipe.version else {}),
         },
-        templates=TEMPLATES,
+        templates={**TEMPLATES, **(cloud.TEMPLATES if recipe.has_cloud_init else {})},
     )
 
 

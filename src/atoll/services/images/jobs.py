@@ -18,12 +18,14 @@ from atoll.domain.entities import Image
 from atoll.domain.errors import BadRequest, Forbidden, Unsupported
 from atoll.domain.image_metadata import ImageMetadata
 from atoll.host import archive
-from atoll.host.archive import Kind, Packed
 from atoll.host.imagebuild import build, recipe
 from atoll.host.threads import in_thread
 from atoll.services.events import with_project
-from atoll.services.images.model import Candidate, Format, Staged, Wishes
+from atoll.services.images import candidates
+from atoll.services.images.model import Staged, Wishes
+from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
+from atoll.services.images.sources import Source
 from atoll.services.operations import Operation, OperationClass, OperationRegistry, OperationSpec, Work, new_secret
 from atoll.services.projects import ProjectService
 
@@ -55,9 +57,11 @@ class BuildOrder:
 
     def recipe(self) -> recipe.Recipe:
         """How. BadRequest if there is no recipe for it."""
-        if self.variant not in ("", "default"):
-            raise BadRequest(f"There is no variant {self.variant[:40]!r} of {self.distribution[:40]}", hint="known is default")
-        return recipe.find(f"{self.distribution}/{self.release}" if self.release else self.distribution, packages=self.packages)
+        if self.variant not in ("", "default", recipe.CLOUD):
+            known = f"known are default and {recipe.CLOUD}"
+            raise BadRequest(f"There is no variant {self.variant[:40]!r} of {self.distribution[:40]}", hint=known)
+        variant = recipe.CLOUD if self.variant == recipe.CLOUD else ""
+        return recipe.find("/".join(filter(None, (self.distribution, self.release, variant))), packages=self.packages)
 
 
 class ImageJobs:
@@ -70,9 +74,11 @@ class ImageJobs:
         projects: ProjectService,
         operations: OperationRegistry,
         *,
+        puller: ImagePuller | None = None,
         publish_source: PublishSource | None = None,
     ) -> None:
         self._database = database
+        self._puller = puller
         self._images = images
         self._projects = projects
         self._operations = operations
@@ -89,7 +95,7 @@ class ImageJobs:
             async with self._images.files.using(staged.folder):
                 if expected not in ("", staged.fingerprint):
                     raise BadRequest(f"The fingerprints don't match, got {staged.fingerprint} expected {expected}")
-                return await self._images.add(project, await _validate(staged), wishes, caller=caller)
+                return await self._images.add(project, await candidates.received(staged), wishes, caller=caller)
 
         return self._start("Downloading image", project, caller, work)
 
@@ -101,6 +107,19 @@ class ImageJobs:
             return await self._images.adopt(project, source, wishes, caller=caller)
 
         return self._start("Downloading image", project, caller, work)
+
+    async def pull(self, project: str, source: Source, wishes: Wishes, *, caller: Caller) -> Operation:
+        """An image of another server. Conflict, when it is known which one it is, if the project has it."""
+        if self._puller is None:
+            raise Unsupported("This server does not fetch images")
+        source.check()
+        await self._images.check_wishes(project, wishes, caller=caller)
+        puller = self._puller
+
+        async def work(operation: Operation) -> dict[str, str]:
+            return await puller.pull(project, source, wishes, operation, caller=caller)
+
+        return self._start("Downloading image", project, caller, work, cancellable=True)
 
     async def publish(self, project: str, name: str, snapshot: str, wishes: Wishes, *, caller: Caller) -> Operation:
         """An instance of the project, or one of its snapshots, as an image."""
@@ -125,7 +144,7 @@ class ImageJobs:
                     compression=packing,
                     progress=_pack_report(operation),
                 )
-                candidate = _candidate(packed, metadata, stage / "meta", packing)
+                candidate = candidates.packed(packed, metadata, stage / "meta", packing)
                 return await self._images.add(project, candidate, replace(wishes, properties=None), caller=caller)
 
         url = f"/1.0/instances/{name}" + (f"/snapshots/{snapshot}" if snapshot else "")
@@ -149,7 +168,7 @@ class ImageJobs:
                 tree, output = stage / "tree", stage / "meta"
                 await in_thread(tree.mkdir, 0o700)
                 built = await build.build(how, tree, output, compress=packing, progress=_build_report(operation))
-                candidate = _candidate(built.packed, built.metadata, output, packing)
+                candidate = candidates.packed(built.packed, built.metadata, output, packing)
                 return await self._images.add(project, candidate, wishes, caller=caller)
 
         return self._start("Building image", project, caller, work, cancellable=True)
@@ -179,9 +198,11 @@ class ImageJobs:
     async def refresh(self, project: str, image: Image, *, caller: Caller) -> Operation:
         """Look for a newer version at the image's source. An image of this server alone has none."""
         await self._images.owner_to_change(project, caller)
+        puller = self._puller
 
         async def work(operation: Operation) -> dict[str, bool]:
-            return {"refreshed": False}
+            newer = puller is not None and await puller.refresh(project, image, operation, caller=caller)
+            return {"refreshed": newer}
 
         return self._start("Refreshing image", project, caller, work, images=_urls(project, image))
 
@@ -231,18 +252,6 @@ class ImageJobs:
 
 def _urls(project: str, image: Image) -> list[str]:
     return [with_project(f"/1.0/images/{image.fingerprint}", project)]
-
-
-async def _validate(staged: Staged) -> Candidate:
-    ingested = await archive.ingest(staged.meta, staged.rootfs, fingerprint=staged.fingerprint)
-    single = Format.SQUASHFS if ingested.kind is Kind.SQUASHFS else Format.UNIFIED
-    layout = single if staged.rootfs is None else Format.SPLIT
-    return Candidate(ingested.fingerprint, ingested.size, layout, ingested.metadata, staged.meta, staged.rootfs)
-
-
-def _candidate(packed: Packed, metadata: ImageMetadata, path: Path, packing: Compression) -> Candidate:
-    layout = Format.SQUASHFS if packing.algorithm is compression.Algorithm.SQUASHFS else Format.UNIFIED
-    return Candidate(packed.fingerprint, packed.size, layout, metadata, path)
 
 
 def _published(text: bytes, wishes: Wishes) -> ImageMetadata:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from atoll.domain import names
+from atoll.domain.entities import ImageSource
 from atoll.domain.errors import BadRequest
 from atoll.domain.image_metadata import ImageMetadata
 
@@ -34,7 +35,10 @@ class NewAlias:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a client wants of a new image beside its content. None, or 0 for `expires_at`, leaves it to the image itself."""
+    """What a client wants of a new image beside its content. None, or 0 for `expires_at`, leaves it to the image itself.
+
+    `cached`: nobody asked for the image itself, but for an instance made of it. `source`: where newer versions are looked for.
+    """
 
     filename: str = ""
     public: bool = False
@@ -44,6 +48,8 @@ class Wishes:
     profiles: tuple[str, ...] | None = None
     aliases: tuple[NewAlias, ...] = ()
     compression: str = ""
+    cached: bool = False
+    source: ImageSource | None = None
 
     def check(self) -> None:
         """BadRequest for a name or property that cannot be."""

@@ -14,7 +14,7 @@ from atoll.db import images as rows
 from atoll.db.engine import Database, Transaction
 from atoll.domain import names
 from atoll.domain.caller import Caller
-from atoll.domain.entities import Image
+from atoll.domain.entities import Image, ImageSource
 from atoll.domain.errors import BadRequest, Conflict, Forbidden, NotFound
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
@@ -79,6 +79,14 @@ class ImageService:
             )
         async with self._database.read() as tx:
             return await rows.find(tx, await self.owner(project), prefix)
+
+    async def find_cached(self, project: str, source: ImageSource) -> Image | None:
+        """The image of the project that is kept up to date from that source, for instances; None if there is none."""
+        owner = await self.owner(project)
+        async with self._database.read() as tx:
+            for fingerprint in await rows.cached_from(tx, owner, source):
+                return await rows.find(tx, owner, fingerprint)
+        return None
 
     async def resolve(
         self, project: str, *, alias: str = "", fingerprint: str = "", properties: Mapping[str, str] | None = None
@@ -209,6 +217,35 @@ class ImageService:
         self.tell("image-created", project, source.fingerprint, caller, type=source.type)
         return {"fingerprint": source.fingerprint, "size": str(source.size)}
 
+    async def keep(self, image: Image, wishes: Wishes, *, caller: Caller) -> dict[str, str]:
+        """Make an image that was cached for instances one that somebody asked for. Returns the operation's metadata."""
+        properties = {**image.properties, **(wishes.properties or {})}
+        async with self._database.write() as tx:
+            await rows.update(
+                tx,
+                image.id,
+                public=wishes.public,
+                auto_update=wishes.auto_update,
+                expiry_date=wishes.expires_at or image.expiry_date,
+                properties=properties,
+            )
+            await rows.set_cached(tx, image.id, cached=False)
+            for alias in wishes.aliases:
+                await rows.create_alias(tx, image.project, alias.name, alias.description, image.id)
+        self.tell("image-updated", image.project, image.fingerprint, caller)
+        return {"fingerprint": image.fingerprint, "size": str(image.size)}
+
+    async def supersede(self, project: str, image: Image, newer: Image, *, caller: Caller) -> None:
+        """Unpack a newer version of an image wherever the image is unpacked, give it the aliases, and delete the image."""
+        owner = await self.owner_to_change(project, caller)
+        for pool in await self._storage.pools_with_image(image.fingerprint):
+            await self._storage.ensure_image(pool, newer.fingerprint, self.fill(newer))
+        async with self._database.write() as tx:
+            for alias in image.aliases:
+                await rows.update_alias(tx, owner, alias.name, description=alias.description, image_id=newer.id)
+        self.tell("image-refreshed", project, newer.fingerprint, caller)
+        await self.delete(project, image, caller=caller)
+
     async def _insert(self, new: rows.NewImage, wishes: Wishes) -> None:
         profile_owner = await self._projects.owner(new.project, "profiles")
         profiles = DEFAULT_PROFILES if wishes.profiles is None else wishes.profiles
@@ -217,6 +254,8 @@ class ImageService:
             await rows.set_profiles(tx, image_id, profile_owner, profiles)
             for alias in wishes.aliases:
                 await rows.create_alias(tx, new.project, alias.name, alias.description, image_id)
+            if wishes.source is not None:
+                await rows.set_source(tx, image_id, wishes.source)
 
     # --- on start ------------------------------------------------------------------------------------------------------
 
@@ -282,6 +321,7 @@ def _row(owner: str, new: Candidate, wishes: Wishes) -> rows.NewImage:
         auto_update=wishes.auto_update,
         format=new.format,
         properties={**new.metadata.properties, **(wishes.properties or {})},
+        cached=wishes.cached,
     )
 
 

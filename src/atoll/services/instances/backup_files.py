@@ -1,4 +1,5 @@
-"""The files of backups: `instances/KEY/NAME` in the folder of backups, and hidden folders beside them in which new ones are made.
+"""The files of backups: `instances/KEY/NAME` and `custom/POOL/KEY/NAME` in the folder of backups, and hidden folders beside them,
+in which new ones are made. What is uploaded to be imported is in hidden folders of the folder of backups itself.
 
 A backup appears whole, by a rename, after it was flushed. What a kill leaves is a hidden folder, or a file whose record says that
 something was being done to it.
@@ -8,41 +9,61 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import ParamSpec
 
 from atoll.domain.errors import HostError, NotFound
 from atoll.domain.paths import Paths
+from atoll.domain.undo import Reverter
+from atoll.host import confined
 from atoll.host.threads import in_thread
 
 P = ParamSpec("P")
 
-_MAKING = ".making-"
+_MAKING, _IMPORT = ".making-", ".import-"
 ARCHIVE = "archive"
 """The file in a hidden folder that becomes the backup."""
 
 
 class BackupFiles:
-    """Files by an instance's key and a backup's name."""
+    """Files of one kind of owners ("instances", "custom"), by the owner's key and the backup's name."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, kind: str = "instances") -> None:
         self._paths = paths
+        self._kind = kind
+
+    def folder(self, key: str) -> Path:
+        """Where an owner's backups are."""
+        return self._paths.backups / self._kind / key
 
     def path(self, key: str, name: str) -> Path:
         """Where a backup is."""
-        return self._paths.instance_backups(key) / name
+        return self.folder(key) / name
 
     async def stage(self, key: str) -> Path:
         """A new hidden folder. HostError if there is no room for it."""
-        folder = self._paths.instance_backups(key) / f"{_MAKING}{secrets.token_hex(8)}"
-        await self._try("make a backup", folder.mkdir, 0o700, parents=True)
+        folder = self.folder(key) / f"{_MAKING}{secrets.token_hex(8)}"
+        await self._try("make a backup", _make, folder)
+        return folder
+
+    async def receive(self) -> Path:
+        """A new hidden folder for what a client sends. HostError if there is no room for it."""
+        folder = self._paths.backups / f"{_IMPORT}{secrets.token_hex(8)}"
+        await self._try("take in a backup", folder.mkdir, 0o700)
         return folder
 
     async def discard(self, folder: Path) -> None:
-        """Remove a hidden folder; all in it is the daemon's own."""
-        await in_thread(shutil.rmtree, folder, ignore_errors=True)
+        """Remove a hidden folder, which may hold a stranger's tree."""
+        await in_thread(confined.remove_tree, folder)
+
+    @asynccontextmanager
+    async def using(self, folder: Path) -> AsyncIterator[None]:
+        """The hidden folder goes when the block is left."""
+        async with Reverter("remove a backup's folder", step_seconds=600.0) as always:
+            always.add(self.discard, folder)
+            yield
 
     async def publish(self, folder: Path, key: str, name: str) -> None:
         """Put a finished archive in its place, for good."""
@@ -58,12 +79,20 @@ class BackupFiles:
         await self._try("rename a backup", _move, old, target)
 
     async def remove(self, key: str, name: str) -> None:
-        """Nothing wrong if it is gone."""
-        await self._try("remove a backup", lambda: self.path(key, name).unlink(missing_ok=True))
+        """Nothing wrong if it is gone. With the last one the owner's folder goes."""
+        await self._try("remove a backup", _remove, self.path(key, name))
+
+    async def rename_owner(self, key: str, new: str) -> None:
+        """All backups of an owner are another's. Nothing wrong if there are none."""
+        await self._try("rename backups", _move_folder, self.folder(key), self.folder(new))
 
     async def leftovers(self, keys: Collection[str]) -> list[Path]:
-        """Hidden folders of these instances."""
-        return await in_thread(lambda: [each for key in keys for each in self._paths.instance_backups(key).glob(f"{_MAKING}*")])
+        """Hidden folders: of these instances, and of imports."""
+        return await in_thread(self._leftovers, keys)
+
+    def _leftovers(self, keys: Collection[str]) -> list[Path]:
+        making = [each for key in keys for each in self.folder(key).glob(f"{_MAKING}*")]
+        return [*making, *self._paths.backups.glob(f"{_IMPORT}*")]
 
     @staticmethod
     async def _try(what: str, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -80,3 +109,21 @@ def _move(source: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _make(folder: Path) -> None:
+    """With the folders above it that are missing, for root alone."""
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(0o700, exist_ok=True)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # other backups are there, or just being made
+        path.parent.rmdir()
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    if source != target and source.is_dir():
+        _make(target.parent)
+        source.rename(target)

@@ -4,12 +4,13 @@ them out. Pure: from records to plain data to text."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from atoll.domain import clock
-from atoll.domain.entities import Profile, Snapshot, StoragePool, StorageVolume
+from atoll.domain import clock, yaml_text
+from atoll.domain.entities import Profile, Snapshot, StoragePool, StorageVolume, VolumeSnapshot
 from atoll.domain.status import InstanceStatus
+from atoll.drivers.storage.contract import Stream
 from atoll.services.instances.core import Loaded
 from atoll.services.instances.expand import expand_record
 
@@ -20,7 +21,8 @@ _UNIX_ZERO = "1970-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """All that a backup describes. `profiles` are those that the project has, by name."""
+    """All that a backup describes. `profiles` are those that the project has, `volume_snapshots` those of the volume that go with
+    the instance's; both by name."""
 
     loaded: Loaded
     status: InstanceStatus
@@ -28,19 +30,20 @@ class Subject:
     pool: StoragePool
     volume: StorageVolume
     profiles: Mapping[str, Profile]
+    volume_snapshots: Mapping[str, VolumeSnapshot] = field(default_factory=dict)
 
 
-def index(subject: Subject) -> bytes:
-    """`backup/index.yaml`."""
+def index(subject: Subject, *, optimized: bool = False) -> bytes:
+    """`backup/index.yaml`. An optimized archive has a header that lists its streams."""
     record = subject.loaded.record
-    return _text(
+    return yaml_text.dump(
         {
             "name": record.name,
             "backend": subject.pool.driver,
             "pool": subject.pool.name,
             "snapshots": [snapshot.name for snapshot in subject.snapshots],
-            "optimized": False,
-            "optimized_header": False,
+            "optimized": optimized,
+            "optimized_header": optimized,
             "type": record.type,
             "config": _config(subject),
         }
@@ -49,13 +52,30 @@ def index(subject: Subject) -> bytes:
 
 def instance(subject: Subject) -> bytes:
     """`backup.yaml` of the instance."""
-    return _text(_config(subject))
+    return yaml_text.dump(_config(subject))
+
+
+def tree(subject: Subject) -> Tree:
+    """The same as plain data."""
+    return _config(subject)
+
+
+def header(streams: Sequence[tuple[str, Stream]]) -> bytes:
+    """`backup/optimized_header.yaml`: each stream with the snapshot that it is of, "" for the instance."""
+    return yaml_text.dump(
+        {
+            "subvolumes": [
+                {"path": each.path, "snapshot": snapshot, "readonly": each.readonly, "uuid": each.uuid}
+                for snapshot, each in streams
+            ]
+        }
+    )
 
 
 def snapshot(subject: Subject) -> bytes:
     """`backup.yaml` of a snapshot, which knows of no snapshots."""
     tree = _config(subject)
-    return _text({key: value for key, value in tree.items() if key not in ("snapshots", "volume_snapshots")})
+    return yaml_text.dump({key: value for key, value in tree.items() if key not in ("snapshots", "volume_snapshots")})
 
 
 def _config(subject: Subject) -> Tree:
@@ -66,7 +86,7 @@ def _config(subject: Subject) -> Tree:
         "pool": _pool(subject.pool, record.member),
         "profiles": [_profile(subject.profiles[name]) for name in record.profiles if name in subject.profiles],
         "volume": _volume(subject.volume),
-        "volume_snapshots": [_volume_snapshot(each) for each in subject.snapshots],
+        "volume_snapshots": [_volume_snapshot(each, subject.volume_snapshots.get(each.name)) for each in subject.snapshots],
     }
 
 
@@ -148,12 +168,12 @@ def _volume(volume: StorageVolume) -> Tree:
     }
 
 
-def _volume_snapshot(record: Snapshot) -> Tree:
+def _volume_snapshot(record: Snapshot, volume: VolumeSnapshot | None) -> Tree:
     return {
-        "description": record.description,
+        "description": volume.description if volume is not None else record.description,
         "expires_at": record.expires_at or clock.NEVER,
         "name": record.name,
-        "config": {},
+        "config": dict(volume.config) if volume is not None else {},
         "content_type": "filesystem",
         "created_at": record.created_at or clock.NEVER,
     }
@@ -161,9 +181,3 @@ def _volume_snapshot(record: Snapshot) -> Tree:
 
 def _devices(devices: Mapping[str, Mapping[str, str]]) -> Tree:
     return {name: dict(sorted(device.items())) for name, device in sorted(devices.items())}
-
-
-def _text(tree: Tree) -> bytes:
-    import yaml  # 21 ms that a daemon without backups never pays
-
-    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=False)).encode()

@@ -9,51 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from atoll.db import backups as rows
 from atoll.db import instances as instance_rows
-from atoll.db import projects as project_rows
-from atoll.db import settings
-from atoll.db import storage as storage_rows
-from atoll.domain import clock, compression, names
+from atoll.domain import clock, names
 from atoll.domain.caller import DAEMON, Caller
-from atoll.domain.compression import Algorithm, Compression
+from atoll.domain.compression import Compression
 from atoll.domain.entities import Backup, Snapshot
-from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound
+from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.undo import Reverter
-from atoll.drivers.storage.contract import StorageDriver, VolumeId
+from atoll.drivers.storage.contract import VolumeId
 from atoll.host import archive_pack
-from atoll.host.archive_sandbox import Bind
 from atoll.host.threads import in_thread
-from atoll.services.instances import backup_index
+from atoll.services import backup_records
+from atoll.services.backup_records import BackupRecords, Order
+from atoll.services.instances import backup_content, backup_subject, pauses
 from atoll.services.instances.backup_files import ARCHIVE, BackupFiles
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
 
 log = logging.getLogger(__name__)
-
-CREATING, DELETING, RENAMING = "creating", "deleting", "renaming from "
-"""Phases of a record; the last is followed by the name that the file may still have."""
-
-PROGRESS = "create_backup_progress"
-EXPIRY_SECONDS = 60.0
-"""How often expired backups are looked for."""
-
-_KEY = "backups.compression_algorithm"
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A backup to make. Without `name` the next free `backupN`; `expires_at` is empty for never."""
-
-    name: str = ""
-    expires_at: str = ""
-    instance_only: bool = False
-    compression: str = ""
 
 
 class BackupService:
@@ -63,6 +42,7 @@ class BackupService:
         self._core = core
         self._operations = operations
         self._files = BackupFiles(core.paths)
+        self._records = BackupRecords(core.database, rows.TABLE, self._files)
         self._turn = asyncio.Lock()
 
     # --- looking -------------------------------------------------------------------------------------------------------
@@ -94,43 +74,29 @@ class BackupService:
 
     async def create(self, project: str, name: str, order: Order, *, caller: Caller) -> Operation:
         """The operation that makes one. Refused before it starts for a bad or taken name, or an unknown compression."""
-        packing = await self._compression(project, order.compression)
+        packing = await self._records.compression(project, order.compression)
         loaded, present = await self.find_all(project, name)
-        backup = names.backup(order.name) if order.name else _next_name({each.name for each in present})
-        async with self._core.database.write() as tx:
-            row_id = await rows.create(
-                tx,
-                loaded.record.id,
-                backup,
-                created_at=clock.rfc3339(),
-                expires_at=order.expires_at,
-                instance_only=order.instance_only,
-                phase=CREATING,
-            )
+        backup = names.backup(order.name) if order.name else backup_records.next_name({each.name for each in present})
+        optimized = order.optimized and self._core.storage.driver(loaded.pool).capabilities.optimized_backups
+        row_id = await self._records.begin(loaded.record.id, backup, order, optimized=optimized)
 
         async def work(operation: Operation) -> None:
-            async with Reverter(f"back up {loaded.machine.key}") as undo:
-                undo.add(self._forget, row_id)
-                await self._make(loaded, backup, packing, operation, instance_only=order.instance_only)
-                undo.add(self._files.remove, loaded.machine.key, backup)
-                async with self._core.database.write() as tx:
-                    await rows.set_phase(tx, row_id, "")
-                undo.success()
+            async with self._records.making(row_id) as finish:
+                await self._make(loaded, backup, packing, operation, instance_only=order.alone, optimized=optimized)
+                await finish(loaded.machine.key, backup)
             self._core.tell("instance-backup-created", loaded.record, suffix=f"/backups/{backup}", caller=caller)
 
         return self._start("Backing up instance", loaded, backup, work, caller)
 
-    async def _compression(self, project: str, wished: str) -> Compression:
-        """What is wished for, else what the project says, else the server, else gzip."""
-        async with self._core.database.read() as tx:
-            configured = (await project_rows.find(tx, project)).config.get(_KEY) or (await settings.load(tx)).get(_KEY, "")
-        chosen = compression.parse(wished or configured or compression.GZIP.algorithm.value)
-        if chosen.algorithm is Algorithm.SQUASHFS:
-            raise BadRequest("A backup cannot be a squashfs", hint="choose another compression algorithm")
-        return chosen
-
     async def _make(
-        self, loaded: Loaded, backup: str, packing: Compression, operation: Operation, *, instance_only: bool
+        self,
+        loaded: Loaded,
+        backup: str,
+        packing: Compression,
+        operation: Operation,
+        *,
+        instance_only: bool,
+        optimized: bool,
     ) -> None:
         """Pack the file and put it in its place."""
         key = loaded.machine.key
@@ -139,17 +105,14 @@ class BackupService:
             stack.push_async_callback(self._files.discard, stage)
             loaded, content = await stack.enter_async_context(self._unchanging(loaded))
             snapshots = [] if instance_only else await self._hold_snapshots(stack, loaded)
-            subject = await self._subject(loaded, snapshots)
+            subject = await backup_subject.load(self._core, loaded, snapshots={each.name for each in snapshots})
             driver = self._core.storage.driver(loaded.pool)
-            members = [await _text(stage, "index.yaml", backup_index.index(subject), "backup/index.yaml")]
-            for snapshot in snapshots:
-                folder = f"backup/snapshots/{snapshot.name}"
-                members += await _volume(stack, driver, loaded.volume.at(snapshot.name), folder)
-                members.append(await _text(stage, "snapshot.yaml", backup_index.snapshot(subject), f"{folder}/backup.yaml"))
-            members += await _volume(stack, driver, content, "backup/container")
-            members.append(await _text(stage, "backup.yaml", backup_index.instance(subject), "backup/container/backup.yaml"))
-            tops = ["backup/index.yaml", *(f"backup/snapshots/{each.name}" for each in snapshots), "backup/container"]
-            await archive_pack.pack_tar(members, tops, stage / ARCHIVE, compression=packing, progress=_report(operation))
+            if optimized:
+                packed = await backup_content.optimized(driver, subject, content, stage)
+            else:
+                packed = await backup_content.plain(stack, driver, subject, content, stage)
+            report = backup_records.report(operation)
+            await archive_pack.pack_tar(packed.members, packed.names, stage / ARCHIVE, compression=packing, progress=report)
             await self._files.publish(stage, key, backup)
 
     @asynccontextmanager
@@ -166,12 +129,12 @@ class BackupService:
             taken = loaded.volume.at(f"backup-{secrets.token_hex(4)}")
             async with self._core.database.write() as tx:  # until it is gone a row says so: after a kill it is removed
                 row_id = await instance_rows.create_snapshot(
-                    tx, loaded.record, taken.snapshot, created_at=clock.rfc3339(), expires_at="", phase=CREATING
+                    tx, loaded.record, taken.snapshot, created_at=clock.rfc3339(), expires_at="", phase=backup_records.CREATING
                 )
         async with Reverter(f"snapshot {loaded.machine.key} for its backup", step_seconds=600.0) as always:
             always.add(self._forget_snapshot, loaded, row_id, taken)
             async with self._core.hold(loaded.machine):
-                await driver.snapshot(taken)
+                await pauses.snapshot_volume(self._core, loaded, taken)
             yield loaded, taken
 
     async def _forget_snapshot(self, loaded: Loaded, row_id: int, taken: VolumeId) -> None:
@@ -190,62 +153,31 @@ class BackupService:
         async with self._core.database.read() as tx:
             return [each for each in await instance_rows.snapshots_of(tx, loaded.record.id) if not each.phase]
 
-    async def _subject(self, loaded: Loaded, snapshots: list[Snapshot]) -> backup_index.Subject:
-        record = loaded.record
-        async with self._core.database.read() as tx:
-            return backup_index.Subject(
-                loaded=loaded,
-                status=self._core.status(record),
-                snapshots=snapshots,
-                pool=await storage_rows.pool(tx, loaded.pool),
-                volume=await storage_rows.volume(tx, loaded.pool, record.project, "container", record.name),
-                profiles=await self._core.profiles_in(tx, record.project),
-            )
-
     # --- renaming, deleting --------------------------------------------------------------------------------------------
 
     async def rename(self, project: str, name: str, backup: str, new: str, *, caller: Caller) -> Operation:
         """The operation that gives one another name. Conflict if that is taken, or the backup not whole."""
         names.backup(new)
         loaded, found = await self.find(project, name, backup)
-        _require_whole(found)
+        backup_records.require_whole(found)
 
         async def work(_: Operation) -> None:
-            async with self._core.database.write() as tx:
-                await rows.rename(tx, found.id, new)
-                await rows.set_phase(tx, found.id, RENAMING + backup)
-            await self._finish_rename(loaded.machine.key, found.id, backup, new)
+            await self._records.rename(loaded.machine.key, found, new)
             context = {"old_name": backup}
             self._core.tell("instance-backup-renamed", loaded.record, suffix=f"/backups/{new}", context=context, caller=caller)
 
         return self._start("Renaming instance backup", loaded, backup, work, caller)
 
-    async def _finish_rename(self, key: str, row_id: int, old: str, new: str) -> None:
-        """The file's part. Can be repeated."""
-        await self._files.rename(key, old, new)
-        async with self._core.database.write() as tx:
-            await rows.set_phase(tx, row_id, "")
-
     async def delete(self, project: str, name: str, backup: str, *, caller: Caller) -> Operation:
         """The operation that removes one."""
         loaded, found = await self.find(project, name, backup)
-        _require_whole(found)
+        backup_records.require_whole(found)
 
         async def work(_: Operation) -> None:
-            await self._delete(loaded.machine.key, found)
+            await self._records.delete(loaded.machine.key, found)
             self._core.tell("instance-backup-deleted", loaded.record, suffix=f"/backups/{backup}", caller=caller)
 
         return self._start("Removing instance backup", loaded, backup, work, caller)
-
-    async def _delete(self, key: str, backup: Backup) -> None:
-        async with self._core.database.write() as tx:
-            await rows.set_phase(tx, backup.id, DELETING)
-        await self._files.remove(key, backup.name)
-        await self._forget(backup.id)
-
-    async def _forget(self, row_id: int) -> None:
-        async with self._core.database.write() as tx:
-            await rows.delete(tx, row_id)
 
     def _start(self, description: str, loaded: Loaded, backup: str, work: Work, caller: Caller) -> Operation:
         record = loaded.record
@@ -257,20 +189,18 @@ class BackupService:
 
     # --- unasked -------------------------------------------------------------------------------------------------------
 
-    async def expire(self) -> None:
-        """For as long as the daemon runs: remove what has expired."""
-        while True:
-            await asyncio.sleep(EXPIRY_SECONDS)
-            async with self._core.database.read() as tx:
-                expired = await rows.expired(tx, clock.rfc3339())
-            for backup in expired:
-                try:
-                    loaded = await self._core.load(backup.project, backup.instance)
-                    await self._delete(loaded.machine.key, backup)
-                except AtollError as error:
-                    log.warning("Expired backup %s/%s stays: %s", backup.instance, backup.name, error)
-                else:
-                    self._core.tell("instance-backup-deleted", loaded.record, suffix=f"/backups/{backup.name}", caller=DAEMON)
+    async def expire(self, _: Sequence[datetime]) -> None:
+        """A job of the scheduler: remove what has expired."""
+        async with self._core.database.read() as tx:
+            expired = await rows.expired(tx, clock.rfc3339())
+        for backup in expired:
+            try:
+                loaded = await self._core.load(backup.project, backup.instance)
+                await self._records.delete(loaded.machine.key, backup)
+            except AtollError as error:
+                log.warning("Expired backup %s/%s stays: %s", backup.instance, backup.name, error)
+            else:
+                self._core.tell("instance-backup-deleted", loaded.record, suffix=f"/backups/{backup.name}", caller=DAEMON)
 
     async def repair(self) -> list[str]:
         """On start: remove or finish what a kill cut off. One sentence for each."""
@@ -280,43 +210,7 @@ class BackupService:
             unfinished = await rows.unfinished(tx)
         for backup in unfinished:
             key = listed[(backup.project, backup.instance)].machine.key
-            done.append(await self._settle(key, backup))
+            done.append(await self._records.settle(key, backup))
         for folder in await self._files.leftovers([each.machine.key for each in listed.values()]):
             await self._files.discard(folder)
         return done
-
-    async def _settle(self, key: str, backup: Backup) -> str:
-        if backup.phase.startswith(RENAMING):
-            old = backup.phase.removeprefix(RENAMING)
-            await self._finish_rename(key, backup.id, old, backup.name)
-            return f"finished renaming backup {old} of {key} to {backup.name}"
-        await self._delete(key, backup)
-        return f"removed backup {key}/{backup.name}: its {backup.phase.removesuffix('ing')}ion was cut off"
-
-
-def _require_whole(backup: Backup) -> None:
-    if backup.phase:
-        raise Conflict("The backup is being worked on")
-
-
-def _next_name(taken: set[str]) -> str:
-    return next(f"backup{i}" for i in range(len(taken) + 1) if f"backup{i}" not in taken)
-
-
-async def _text(stage: Path, name: str, content: bytes, member: str) -> Bind:
-    """A file of the daemon's own in the archive."""
-    path = stage / name
-    await in_thread(path.write_bytes, content)
-    return Bind(path, member)
-
-
-async def _volume(stack: AsyncExitStack, driver: StorageDriver, volume: VolumeId, folder: str) -> list[Bind]:
-    """A volume's root file system, and what stands beside it, in a folder of the archive."""
-    data = driver.data(volume)
-    rootfs = await stack.enter_async_context(driver.open_rootfs(volume))
-    beside = [name for name in ("metadata.yaml", "templates") if await in_thread((data / name).exists)]
-    return [*(Bind(data / name, f"{folder}/{name}") for name in beside), Bind(rootfs, f"{folder}/rootfs")]
-
-
-def _report(operation: Operation) -> Callable[[int], None]:
-    return lambda written: operation.progress(PROGRESS, f"Backup: {written / 1e6:.2f}MB")

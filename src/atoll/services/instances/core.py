@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll.db import instances as rows
 from atoll.db import profiles as profile_rows
@@ -23,6 +23,7 @@ from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import InstanceDriver, MachineId
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.services.events import EventHub
+from atoll.services.instances import records
 from atoll.services.instances.expand import Expanded, expand_record
 from atoll.services.locks import KeyedLocks
 from atoll.services.storage import StorageService
@@ -36,6 +37,7 @@ class HostFacts:
     memory_total: int
     cpus: int
     architecture: str
+    unprivileged_only: bool = False  # whoever runs the daemon wants no privileged instance, whatever its administrators say
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Loaded:
 
     record: Instance
     expanded: Expanded
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Those of its project, by name, as they were when it was loaded."""
 
     @property
     def machine(self) -> MachineId:
@@ -109,6 +113,10 @@ class InstanceCore:
         async with self._locks.hold(f"{machine.key}/{snapshot}"):
             yield
 
+    def is_held(self, machine: MachineId, snapshot: str = "") -> bool:
+        """Whether something is being done to the instance, or to that snapshot of it."""
+        return self._locks.is_held(f"{machine.key}/{snapshot}" if snapshot else machine.key)
+
     # --- loading -------------------------------------------------------------------------------------------------------
 
     async def load(self, project: str, name: str) -> Loaded:
@@ -124,14 +132,18 @@ class InstanceCore:
         if not found:
             raise NotFound("Instance not found")
         profiles = {profile.name: profile for profile in profile_rows.collect(results[4:])}
-        return Loaded(found[0], expand_record(found[0], profiles))
+        return Loaded(found[0], expand_record(found[0], profiles), profiles)
 
     async def load_all(self, project: str | None) -> list[Loaded]:
         """All of a project, or of all projects, in a fixed number of statements."""
         async with self.database.read() as tx:
             records = await rows.find_all(tx, project)
             by_project = await self._profiles_by_project(tx, {record.project for record in records})
-        return [Loaded(record, expand_record(record, by_project[record.project])) for record in records]
+        return [
+            Loaded(record, expand_record(record, profiles), profiles)
+            for record in records
+            for profiles in (by_project[record.project],)
+        ]
 
     async def profiles_in(self, tx: Transaction, project: str) -> dict[str, Profile]:
         """The profiles that instances of a project can have, by name."""
@@ -148,10 +160,13 @@ class InstanceCore:
         return {project: await self.profiles_in(tx, project) for project in projects}
 
     async def load_snapshot(self, project: str, name: str, snapshot: str) -> tuple[Loaded, Snapshot]:
-        """An instance and one of its snapshots."""
+        """An instance and one of its snapshots. NotFound also for one that is only being made, or removed."""
         async with self.database.read() as tx:
             loaded = await self.load_in(tx, project, name)
-            return loaded, await rows.find_snapshot(tx, loaded.record.id, snapshot)
+            found = await rows.find_snapshot(tx, loaded.record.id, snapshot)
+        if found.phase:
+            raise NotFound("Instance snapshot not found")
+        return loaded, found
 
     # --- changing ------------------------------------------------------------------------------------------------------
 
@@ -176,6 +191,14 @@ class InstanceCore:
         self.hub.lifecycle(action, url, project=record.project, context=context, caller=caller)
 
     # --- deciding ------------------------------------------------------------------------------------------------------
+
+    def check_config(self, config: Mapping[str, str]) -> None:
+        """BadRequest unless a client may give an instance or a profile these keys with these values."""
+        records.check_config(config)
+        if config.get("raw.lxc"):
+            self.driver.check_raw(config["raw.lxc"])
+        if self.facts.unprivileged_only:
+            records.check_unprivileged(config)
 
     def status(self, record: Instance) -> InstanceStatus:
         """From memory."""
@@ -204,9 +227,11 @@ class InstanceCore:
         return self.facts.idmap
 
     def find_missing(self, wanted: Iterable[str], present: Iterable[str]) -> None:
-        """NotFound naming the first profile that is not there."""
-        known = set(present)
-        for name in wanted:
+        """NotFound naming the first profile that is not there; BadRequest if one is named twice."""
+        known, named = set(present), list(wanted)
+        if len(set(named)) < len(named):
+            raise BadRequest("Duplicate profile found in request")
+        for name in named:
             if name not in known:
                 raise NotFound(f"Requested profile {name!r} doesn't exist")
 

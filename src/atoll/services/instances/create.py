@@ -1,4 +1,4 @@
-"""Creating instances: from an image, from nothing, from another instance or one of its snapshots; and deleting them.
+"""Creating instances from an image, from nothing, or from an origin that another module knows; and deleting them.
 
 A row with phase "creating" stands in the database before anything is made on the host, and one with "deleting" until all is
 gone: whatever moment a kill chooses, `repair` knows what to do.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from atoll import config as keys
 from atoll.db import instances as rows
@@ -21,19 +22,25 @@ from atoll.domain.entities import Image
 from atoll.domain.errors import BadRequest, Conflict, NotFound, Unsupported
 from atoll.domain.image_metadata import Trigger
 from atoll.domain.undo import Reverter
-from atoll.drivers.storage.contract import VolumeId
+from atoll.drivers.instance.contract import MachineId
 from atoll.host import folders
+from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
-from atoll.services.instances import records
+from atoll.services.images.sources import Source
+from atoll.services.instances import instance_types, records, root_size
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import Expanded, expand
+from atoll.services.instances.idmap_keeper import IdmapKeeper
+from atoll.services.instances.sockets import Sockets
 from atoll.services.networks import NetworkService
-from atoll.services.operations import Operation, OperationRegistry, OperationSpec
+from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
 
 log = logging.getLogger(__name__)
 
 CREATING, DELETING = "creating", "deleting"
+_DECIDED_HERE = ("volatile.base_image", "volatile.last_state.power")
+"""Volatile keys that a client has no say in; others it may bring along, as one does that moves an instance by copying it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +59,63 @@ class Request:
     instance_type: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the root file system comes from: an image, another volume, or (neither) nothing."""
+Also = Callable[[Transaction, Loaded], Awaitable[None]]
+"""Writes something in the transaction that writes an instance's rows."""
 
-    image: Image | None = None
-    pool: str = ""
-    volume: VolumeId | None = None
+
+class Origin(Protocol):
+    """Where the root volume of a new instance comes from."""
+
+    @property
+    def trigger(self) -> Trigger:
+        """The templates that the first start renders."""
+
+    @property
+    def machines(self) -> Sequence[MachineId]:
+        """Other instances that have to stay as they are while `make` runs."""
+
+    async def make(self, loaded: Loaded, operation: Operation) -> None:
+        """Make the volume, and the snapshots whose records were written before. All of that is removed after a failure."""
+
+    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+        """Part of the transaction that makes the instance whole."""
+
+
+class Nothing:
+    """An empty root file system."""
+
+    trigger = Trigger.CREATE
+    machines: Sequence[MachineId] = ()
+
+    def __init__(self, core: InstanceCore) -> None:
+        self._core = core
+
+    async def make(self, loaded: Loaded, operation: Operation) -> None:
+        await self._core.storage.driver(loaded.pool).create(loaded.volume)
+
+    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+        return
+
+
+class ImageOrigin:
+    """An image of this server."""
+
+    trigger = Trigger.CREATE
+    machines: Sequence[MachineId] = ()
+
+    def __init__(self, core: InstanceCore, images: ImageService, image: Image) -> None:
+        self._core = core
+        self._images = images
+        self._image = image
+
+    async def make(self, loaded: Loaded, operation: Operation) -> None:
+        storage = self._core.storage
+        fill = self._images.fill(self._image, operation)
+        source = await storage.ensure_image(loaded.pool, self._image.fingerprint, fill)
+        await storage.driver(loaded.pool).clone(source, loaded.volume)
+
+    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+        await self._images.touch(tx, self._image)
 
 
 class InstanceCreator:
@@ -82,81 +139,66 @@ class InstanceCreator:
 
     async def from_image(self, request: Request, image: Image, *, caller: Caller) -> Operation:
         """From an image of this server."""
-        properties = {f"image.{key}": value for key, value in image.properties.items()}
-        profiles = request.profiles if request.profiles is not None else image.profiles
-        request = dataclasses.replace(
-            request,
-            config={**properties, **request.config},
-            profiles=profiles,
-            architecture=request.architecture or image.architecture,
-        )
-        if image.type != request.type:
-            raise BadRequest(f"The requested image's type {image.type!r} doesn't match the instance type {request.type!r}")
-        return await self._start(request, Origin(image=image), caller=caller, base_image=image.fingerprint)
+        origin = ImageOrigin(self._core, self._images, image)
+        return await self.start(_with_image(request, image), origin, caller=caller, base_image=image.fingerprint)
+
+    async def from_elsewhere(self, request: Request, source: Source, puller: ImagePuller, *, caller: Caller) -> Operation:
+        """From an image of another server, which is downloaded first unless it is here; what can be refused before is."""
+        source.check()
+        request = dataclasses.replace(request, name=(await self._complete(request)).name)
+        async with self._core.database.read() as tx:
+            if (request.project, request.name) in await rows.names(tx, request.project):
+                raise Conflict(f"Instance {request.name!r} already exists")
+
+        async def work(operation: Operation) -> None:
+            image = await puller.for_instance(request.project, source, operation, caller=caller)
+            origin = ImageOrigin(self._core, self._images, image)
+            whole = await self._complete(_with_image(request, image))
+            loaded = await self._begin(whole, origin, base_image=image.fingerprint)
+            await self._finish(loaded, origin, operation, caller=caller)
+
+        return self._run("Creating instance", request, work, caller)
 
     async def empty(self, request: Request, *, caller: Caller) -> Operation:
         """With an empty root file system."""
-        return await self._start(request, Origin(), caller=caller)
-
-    async def copy(self, request: Request, source: str, source_project: str, *, instance_only: bool, caller: Caller) -> Operation:
-        """From `NAME` or `NAME/SNAPSHOT` of this server."""
-        name, _, snapshot_name = source.partition("/")
-        if snapshot_name:
-            loaded, snapshot = await self._core.load_snapshot(source_project, name, snapshot_name)
-            config, devices = dict(snapshot.config), dict(snapshot.devices)
-            record_profiles = snapshot.profiles
-            volume = loaded.volume.at(snapshot.name)
-        else:
-            loaded = await self._core.load(source_project, name)
-            config, devices = dict(loaded.record.config), dict(loaded.record.devices)
-            record_profiles = loaded.record.profiles
-            volume = loaded.volume
-            if not instance_only:
-                await self._refuse_snapshots(loaded)
-        kept = {k: v for k, v in config.items() if not k.startswith("volatile.") or k == "volatile.base_image"}
-        request = dataclasses.replace(
-            request,
-            config={**kept, **request.config},
-            devices={**devices, **request.devices},
-            profiles=request.profiles if request.profiles is not None else record_profiles,
-            architecture=request.architecture or loaded.record.architecture,
-        )
-        return await self._start(request, Origin(pool=loaded.pool, volume=volume), caller=caller)
-
-    async def _refuse_snapshots(self, loaded: Loaded) -> None:
-        async with self._core.database.read() as tx:
-            if await rows.snapshots_of(tx, loaded.record.id):
-                raise Unsupported(
-                    "Copying an instance together with its snapshots is not supported in this release",
-                    hint="copy the instance only",
-                )
+        return await self.start(request, Nothing(self._core), caller=caller)
 
     # --- creating ------------------------------------------------------------------------------------------------------
 
-    async def _start(self, request: Request, origin: Origin, *, caller: Caller, base_image: str = "") -> Operation:
+    async def start(
+        self,
+        request: Request,
+        origin: Origin,
+        *,
+        caller: Caller,
+        base_image: str = "",
+        description: str = "Creating instance",
+        sockets: Sockets | None = None,
+    ) -> Operation:
+        """The operation that makes an instance; what is wrong with the request is told at once. `sockets`: what the origin waits
+        for."""
         request = await self._complete(request)
-        trigger = Trigger.CREATE if origin.volume is None else Trigger.COPY
-        loaded = await self._write_row(request, records.initial_volatile(base_image=base_image, trigger=trigger))
+        loaded = await self._begin(request, origin, base_image=base_image)
 
         async def work(operation: Operation) -> None:
-            async with self._core.hold(loaded.machine):
-                await self._make(loaded, origin, operation)
-            self._core.tell(
-                "instance-created",
-                loaded.record,
-                caller=caller,
-                context={"type": request.type, "storage-pool": loaded.pool, "location": loaded.record.member},
-            )
+            await self._finish(loaded, origin, operation, caller=caller)
 
-        return self._operations.start(
-            OperationSpec(
-                "Creating instance",
-                work,
-                project=request.project,
-                resources=instance_resources(request.name),
-                caller=caller,
-            )
-        )
+        return self._run(description, request, work, caller, sockets)
+
+    def _run(self, description: str, request: Request, work: Work, caller: Caller, sockets: Sockets | None = None) -> Operation:
+        resources = instance_resources(request.name)
+        spec = OperationSpec(description, work, project=request.project, resources=resources, caller=caller)
+        return self._operations.start(spec if sockets is None else sockets.declare(spec))
+
+    async def _begin(self, request: Request, origin: Origin, *, base_image: str) -> Loaded:
+        """Write the rows; from then on there is something to repair after a kill."""
+        return await self._write_row(request, records.initial_volatile(base_image=base_image, trigger=origin.trigger))
+
+    async def _finish(self, loaded: Loaded, origin: Origin, operation: Operation, *, caller: Caller) -> None:
+        async with self._core.hold(loaded.machine, *origin.machines):
+            await self._make(loaded, origin, operation)
+        context = {"type": loaded.record.type, "storage-pool": loaded.pool, "location": loaded.record.member}
+        self._core.tell("instance-created", loaded.record, caller=caller, context=context)
 
     async def _complete(self, request: Request) -> Request:
         """Fill in what the client left out, and check what it said."""
@@ -167,10 +209,10 @@ class InstanceCreator:
                 taken = {name for _, name in await rows.names(tx, request.project)}
             request = dataclasses.replace(request, name=records.generate_name(taken))
         names.instance(request.name)
-        config = dict(request.config)
+        config = records.without_empty(request.config)
         if request.instance_type:
-            config = {**records.limits_of_type(request.instance_type), **config}
-        records.check_config(config)
+            config = {**instance_types.limits_of(request.instance_type), **config}
+        self._core.check_config(config)
         architecture = architectures.canonical(request.architecture or self._core.facts.architecture)
         return dataclasses.replace(
             request,
@@ -179,16 +221,24 @@ class InstanceCreator:
             profiles=request.profiles if request.profiles is not None else ("default",),
         )
 
-    async def _write_row(self, request: Request, volatile: Mapping[str, str]) -> Loaded:
+    async def record(self, request: Request, volatile: Mapping[str, str], also: Also) -> Loaded:
+        """The rows alone, of an instance whose volume is there: checked as those of any other, with what `also` writes."""
+        return await self._write_row(await self._complete(request), volatile, phase="", also=also)
+
+    async def _write_row(
+        self, request: Request, volatile: Mapping[str, str], *, phase: str = CREATING, also: Also | None = None
+    ) -> Loaded:
         """Check everything against the database and write the rows of instance and volume, in one transaction."""
         profiles = request.profiles or ()
-        config = {**request.config, **volatile}
+        config = {**volatile, **request.config, **{key: volatile[key] for key in _DECIDED_HERE if key in volatile}}
         async with self._core.database.write() as tx:
             available = await self._core.profiles_in(tx, request.project)
             self._core.find_missing(profiles, available)
             expanded = expand(config, request.devices, [available[name] for name in profiles])
             await self._devices.validate(tx, request.project, request.devices)
             pool = await self._check_root(tx, expanded)
+            machine = MachineId(request.project, request.name)
+            config |= await IdmapKeeper(self._core).choose(tx, machine, expanded.config)
             now = clock.rfc3339()
             new = rows.NewInstance(
                 project=request.project,
@@ -202,14 +252,17 @@ class InstanceCreator:
                 devices=request.devices,
                 profiles=profiles,
                 profile_project=await self._core.profile_owner(tx, request.project),
-                phase=CREATING,
+                phase=phase,
             )
             try:
                 await rows.create(tx, new)
             except Conflict as error:
                 raise Conflict(f"Instance {request.name!r} already exists") from error
             await storage_rows.create_volume(tx, pool, request.project, "container", request.name, config={}, created_at=now)
-            return await self._core.load_in(tx, request.project, request.name)
+            loaded = await self._core.load_in(tx, request.project, request.name)
+            if also is not None:
+                await also(tx, loaded)
+            return loaded
 
     async def _check_root(self, tx: Transaction, expanded: Expanded) -> str:
         name, device = expanded.root_disk()
@@ -226,25 +279,14 @@ class InstanceCreator:
         driver = self._core.storage.driver(loaded.pool)
         async with Reverter(f"create instance {loaded.machine.key}") as undo:
             undo.add(self._delete_row, loaded)
-            undo.add(driver.delete, loaded.volume)
-            if origin.image is not None:
-                image = origin.image
-                source = await self._core.storage.ensure_image(
-                    loaded.pool, image.fingerprint, self._images.fill(image, operation)
-                )
-                await driver.clone(source, loaded.volume)
-            elif origin.volume is not None:
-                if origin.pool != loaded.pool:
-                    raise Unsupported("Copying between storage pools is not supported in this release")
-                await driver.clone(origin.volume, loaded.volume)
-            else:
-                await driver.create(loaded.volume)
+            undo.add(self._delete_volumes, loaded)
+            await origin.make(loaded, operation)
+            await root_size.apply(self._core, loaded)
             await folders.make_instance_folders(self._core.paths, loaded.machine.key, driver.data(loaded.volume))
             undo.add(folders.remove_instance_folders, self._core.paths, loaded.machine.key)
             async with self._core.database.write() as tx:
                 await rows.set_phase(tx, loaded.record.id, "")
-                if origin.image is not None:
-                    await self._images.touch(tx, origin.image)
+                await origin.settle(tx, loaded)
             undo.success()
 
     async def _delete_row(self, loaded: Loaded) -> None:
@@ -289,6 +331,13 @@ class InstanceCreator:
 
     async def _finish_delete(self, loaded: Loaded) -> None:
         """Remove everything on the host, then the rows. Can be repeated after a kill at any step."""
+        await self._delete_volumes(loaded)
+        await self._networks.release(loaded.record.project, loaded.record.name)
+        await folders.remove_instance_folders(self._core.paths, loaded.machine.key)
+        await self._delete_row(loaded)
+
+    async def _delete_volumes(self, loaded: Loaded) -> None:
+        """The root volume with its snapshots."""
         async with self._core.database.read() as tx:
             snapshots = await rows.snapshots_of(tx, loaded.record.id)
             volumes = [
@@ -302,9 +351,6 @@ class InstanceCreator:
             for snapshot in snapshots:
                 await driver.delete(loaded.volume.at(snapshot.name))
             await driver.delete(loaded.volume)
-        await self._networks.release(loaded.record.project, loaded.record.name)
-        await folders.remove_instance_folders(self._core.paths, loaded.machine.key)
-        await self._delete_row(loaded)
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 
@@ -318,3 +364,16 @@ class InstanceCreator:
             await self._finish_delete(loaded)
             done.append(f"removed instance {loaded.machine.key}: its {phase.removesuffix('ing')}ion was cut off")
         return done
+
+
+def _with_image(request: Request, image: Image) -> Request:
+    """With what the image says of itself. BadRequest for one of another type."""
+    if image.type != request.type:
+        raise BadRequest(f"The requested image's type {image.type!r} doesn't match the instance type {request.type!r}")
+    properties = {f"image.{key}": value for key, value in image.properties.items()}
+    return dataclasses.replace(
+        request,
+        config={**properties, **request.config},
+        profiles=request.profiles if request.profiles is not None else image.profiles,
+        architecture=request.architecture or image.architecture,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class DeviceService:
 
     async def validate(self, tx: Transaction, project: str, devices: Mapping[str, Device]) -> None:
         """Keys, values and references of devices, as an instance or a profile is about to have them. BadRequest names them."""
+        _refuse_shared_paths(devices)
         for name, device in devices.items():
             names.device(name)
             inherited = await self._networks.inherit(tx, project, device)
@@ -247,6 +249,14 @@ class DeviceService:
         await driver.release(context)
         prefix = f"volatile.{name}."
         return {key: "" for key in loaded.record.config if key.startswith(prefix)}
+
+
+def _refuse_shared_paths(devices: Mapping[str, Device]) -> None:
+    disks = [device for device in devices.values() if device.get("type") == "disk"]
+    paths = [posixpath.normpath(disk["path"]) for disk in disks if "path" in disk]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise BadRequest(f"More than one disk device uses the same path {path!r}")
 
 
 def _with_volatile(loaded: Loaded, changes: Mapping[str, str]) -> Loaded:

@@ -12,22 +12,41 @@ from atoll.domain.idmap import IdMap, IdRange
 DEFAULT_SIZE = 65536
 
 
-def choose(config: Mapping[str, str], host: IdRange, taken: Iterable[IdMap]) -> IdMap | None:
+def is_privileged(config: Mapping[str, str]) -> bool:
+    """Whether it runs without a user namespace."""
+    return bool(keys.INSTANCE.get(config, "security.privileged"))
+
+
+def is_isolated(config: Mapping[str, str]) -> bool:
+    """Whether its range has to be its own; a privileged instance has none."""
+    return bool(keys.INSTANCE.get(config, "security.idmap.isolated")) and not is_privileged(config)
+
+
+def choose(config: Mapping[str, str], host: IdRange, taken: Iterable[IdMap], *, kept: int = 0) -> IdMap | None:
     """The map for an instance with that expanded configuration; None for a privileged one.
 
-    `host` is the range that the host lends to the daemon; `taken` are maps of isolated instances, which no other isolated
-    instance may overlap. Conflict when the range has no room left.
+    `host` is the range that the host lends to the daemon; `taken` are maps of other instances, which an isolated one may not
+    overlap; `kept` is the base that it has now, which it keeps where it can. Conflict when the range has no room left.
     """
-    if keys.INSTANCE.get(config, "security.privileged"):
+    if is_privileged(config):
         return None
     base, size = _explicit(config)
     if base is not None:
         plain = IdMap.plain(base, size or DEFAULT_SIZE)
-    elif keys.INSTANCE.get(config, "security.idmap.isolated"):
-        plain = _isolated(host, size or DEFAULT_SIZE, taken)
+    elif is_isolated(config):
+        plain = _isolated(host, size or DEFAULT_SIZE, taken, kept)
     else:
         plain = IdMap.plain(host.outside, host.count)
     return _with_raw(plain, config)
+
+
+def base_of(config: Mapping[str, str], idmap: IdMap | None) -> int:
+    """First host id of a range that `choose` gave an instance for itself; 0 for the common range and for none."""
+    if idmap is None or not (is_isolated(config) or config.get("security.idmap.base")):
+        return 0
+    raw = {(entry.guest.first, entry.host.first) for entry in keys.INSTANCE.get(config, "raw.idmap") or ()}
+    own = (entry for entry in idmap.ranges if (entry.inside, entry.outside) not in raw)
+    return next((entry.outside - entry.inside for entry in own), 0)
 
 
 def _explicit(config: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -35,15 +54,17 @@ def _explicit(config: Mapping[str, str]) -> tuple[int | None, int | None]:
     return int(base) if base else None, int(size) if size and size != "auto" else None
 
 
-def _isolated(host: IdRange, size: int, taken: Iterable[IdMap]) -> IdMap:
-    """First free slot behind the first 65,536 ids, which instances that are not isolated use most."""
+def _isolated(host: IdRange, size: int, taken: Iterable[IdMap], kept: int) -> IdMap:
+    """The range it has, or the first free one, behind the first 65,536 ids, which instances that are not isolated use most."""
     used = sorted((r.outside, r.outside + r.count) for idmap in taken for r in idmap.ranges)
-    start = host.outside + DEFAULT_SIZE
+    start, end = host.outside + DEFAULT_SIZE, host.outside + host.count
+    if start <= kept <= end - size and all(high <= kept or kept + size <= low for low, high in used):
+        return IdMap.plain(kept, size)
     for low, high in used:
         if start + size <= low:
             break
         start = max(start, high)
-    if start + size > host.outside + host.count:
+    if start + size > end:
         raise Conflict(f"No {size} host ids are left for an isolated instance", hint="widen the range in /etc/subuid")
     return IdMap.plain(start, size)
 

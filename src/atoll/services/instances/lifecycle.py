@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from atoll import config as keys
+from atoll.domain import clock
 from atoll.domain.caller import DAEMON
 from atoll.domain.errors import AtollError
 from atoll.domain.status import StateAction
-from atoll.host import mount
+from atoll.drivers.instance.contract import MachineId
+from atoll.host import facts, mount
 from atoll.host.threads import in_thread
 from atoll.services.instances.core import InstanceCore, Loaded
 from atoll.services.instances.devices import DeviceService
@@ -69,22 +71,58 @@ class InstanceLifecycle:
             self._runner.shutting_down = False
 
     async def guard(self) -> None:
-        """For ever: look now and then whether what runs is still as it was set up."""
+        """For ever: look now and then whether what runs is still as it was set up. First of all give what was found running its
+        limits: a guest that rebooted while no daemon looked has those of its launch."""
+        for loaded in await self._running():
+            await self._limit(loaded.machine)
         while True:
             await asyncio.sleep(GUARD_SECONDS)
-            running = [each for each in await self._core.load_all(None) if self._core.status(each.record).is_running]
+            running = await self._running()
+            if await self._runner.balancer.refresh([each.machine for each in running]):
+                log.info("CPUs came or went; the machines were balanced anew")
             try:
                 for sentence in await self._devices.repair(running):
                     log.warning("Repaired: %s", sentence)
             except AtollError as error:
                 log.error("Looking after running instances: %s", error)
 
+    async def _running(self) -> list[Loaded]:
+        return [each for each in await self._core.load_all(None) if self._core.status(each.record).is_running]
+
+    async def _limit(self, machine: MachineId) -> None:
+        async with self._core.hold(machine):
+            try:
+                loaded = await self._core.load(machine.project, machine.name)
+                await self._runner.apply_limits(loaded, loaded.expanded)
+            except AtollError as error:
+                log.warning("Setting the limits of %s: %s", machine.key, error)
+
     async def autostart(self) -> None:
-        """Start what `boot.autostart` says, or what ran when the host went down: by priority, those of one in parallel."""
-        wanted = [loaded for loaded in await self._core.load_all(None) if self._should_start(loaded)]
+        """Start what `boot.autostart` says, or what ran when the host went down: by priority, those of one in parallel, then one
+        by one those after which `boot.autostart.delay` wants a pause."""
+        listed = await self._core.load_all(None)
+        over = [loaded for loaded in listed if self._is_over(loaded)]
+        for loaded in over:
+            await self._discard(loaded)
+        wanted = [loaded for loaded in listed if loaded not in over and self._should_start(loaded)]
         for group in _by_priority(wanted, "boot.autostart.priority"):
             limit = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._start_one(loaded, limit) for loaded in group))
+            await asyncio.gather(*(self._start_one(loaded, limit) for loaded in group if not _delay(loaded)))
+            for loaded in (each for each in group if _delay(each)):
+                await self._start_one(loaded, limit)
+                await asyncio.sleep(_delay(loaded))
+
+    def _is_over(self, loaded: Loaded) -> bool:
+        """Whether it is ephemeral and was stopped while no daemon looked, and not because the host went down."""
+        if not loaded.record.ephemeral or not _was_up(loaded) or loaded.record.phase:
+            return False
+        return not self._core.status(loaded.record).is_running and clock.parse(loaded.record.last_used_at) > facts.booted_at()
+
+    async def _discard(self, loaded: Loaded) -> None:
+        try:
+            await self._runner.discard(loaded.machine)
+        except AtollError as error:
+            log.error("Instance %s is ephemeral and has stopped, but cannot be deleted: %s", loaded.machine.key, error)
 
     def _should_start(self, loaded: Loaded) -> bool:
         if self._core.status(loaded.record).is_running or loaded.record.phase:
@@ -108,9 +146,6 @@ class InstanceLifecycle:
                     project=record.project,
                     entity_url=f"/1.0/instances/{record.name}",
                 )
-                return
-        delay = keys.INSTANCE.get(loaded.expanded.config, "boot.autostart.delay") or 0
-        await asyncio.sleep(delay)
 
     async def stop_all(self, *, force: bool) -> None:
         """The host goes down: stop everything by priority, those of one in parallel; what does not stop in its time is killed."""
@@ -130,6 +165,10 @@ class InstanceLifecycle:
                     await self._runner.act(loaded.machine, StateAction.STOP, timeout=seconds, force=attempt_force, caller=DAEMON)
                 except AtollError as error:
                     log.warning("Stopping %s: %s", loaded.machine.key, error)
+
+
+def _delay(loaded: Loaded) -> int:
+    return keys.INSTANCE.number(loaded.expanded.config, "boot.autostart.delay") or 0
 
 
 def _was_up(loaded: Loaded) -> bool:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 from atoll import config as keys
 from atoll.config import units
-from atoll.drivers.instance.contract import Limits
+from atoll.drivers.instance.contract import DiskLimit, Limits, SyscallPolicy
 
 
-def from_config(config: Mapping[str, str], *, memory_total: int, cpus: int) -> Limits:
-    """All `limits.*` parsed; percentages are of `memory_total` bytes."""
+def from_config(
+    config: Mapping[str, str], *, memory_total: int, cpu_set: str, disks: Mapping[str, DiskLimit] | None = None
+) -> Limits:
+    """All `limits.*` parsed; percentages are of `memory_total` bytes. `cpu_set` is what was made of `limits.cpu`, among all
+    machines (see `cpu_balance`), `disks` what the limits of disk devices come to (see `disk_limits`)."""
     quota, period, shares = _cpu_time(config)
     return Limits(
-        cpu_set=_cpu_set(config, cpus),
+        cpu_set=cpu_set,
         cpu_quota_us=quota,
         cpu_period_us=period,
         cpu_shares=shares,
@@ -23,6 +26,8 @@ def from_config(config: Mapping[str, str], *, memory_total: int, cpus: int) -> L
         memory_swap_priority=_number(config, "limits.memory.swap.priority"),
         processes=_number(config, "limits.processes"),
         disk_priority=_number(config, "limits.disk.priority"),
+        disks=disks or {},
+        network_priority=_number(config, "limits.network.priority") or 0,
         hugepages={
             size: keys.INSTANCE.get(config, f"limits.hugepages.{size}")
             for size in ("64KB", "1MB", "2MB", "1GB")
@@ -36,16 +41,20 @@ def from_config(config: Mapping[str, str], *, memory_total: int, cpus: int) -> L
     )
 
 
+def syscalls_from(config: Mapping[str, str]) -> SyscallPolicy:
+    """All `security.syscalls.*` but interception, and `raw.seccomp`."""
+    prefix = "security.syscalls"
+    return SyscallPolicy(
+        deny_default=keys.INSTANCE.flag(config, f"{prefix}.deny_default"),
+        deny_compat=keys.INSTANCE.flag(config, f"{prefix}.deny_compat"),
+        deny=keys.INSTANCE.get(config, f"{prefix}.deny") or (),
+        allow=keys.INSTANCE.get(config, f"{prefix}.allow") or (),
+        raw=config.get("raw.seccomp", ""),
+    )
+
+
 def _number(config: Mapping[str, str], key: str) -> int | None:
     return int(config[key]) if config.get(key) else None
-
-
-def _cpu_set(config: Mapping[str, str], cpus: int) -> str:
-    """`limits.cpu`: a count pins to the first CPUs of the host (at most all), a set names them."""
-    limit = keys.INSTANCE.get(config, "limits.cpu")
-    if limit is None or limit.number >= cpus:
-        return ""
-    return f"0-{limit.number - 1}" if limit.number else "".join(config["limits.cpu"].split())
 
 
 def _cpu_time(config: Mapping[str, str]) -> tuple[int | None, int, int | None]:

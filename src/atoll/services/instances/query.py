@@ -12,6 +12,8 @@ from atoll.domain.entities import Backup, Snapshot
 from atoll.domain.errors import Unavailable
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineId, MachineState
+from atoll.drivers.storage.contract import VolumeId
+from atoll.services.instances import disk_limits
 from atoll.services.instances.core import InstanceCore, Loaded
 
 
@@ -84,16 +86,20 @@ class InstanceQuery:
         )
 
     async def _disk_usage(self, listed: Sequence[Loaded]) -> dict[MachineId, dict[str, int]]:
-        by_pool: dict[str, list[Loaded]] = {}
+        """By device, of root disks and custom volumes, where the pool knows cheaply; each pool is asked once."""
+        by_pool: dict[str, list[tuple[MachineId, str, VolumeId]]] = {}
         for loaded in listed:
-            by_pool.setdefault(loaded.pool, []).append(loaded)
+            for name, device in loaded.expanded.devices.items():
+                volume = disk_limits.volume_of_disk(loaded, device)
+                if volume is not None:
+                    by_pool.setdefault(device.get("pool", ""), []).append((loaded.machine, name, volume))
         result: dict[MachineId, dict[str, int]] = {}
-        for pool, members in by_pool.items():
+        for pool, wanted in by_pool.items():
             try:
-                usage = await self._core.storage.driver(pool).usage([each.volume for each in members])
+                usage = await self._core.storage.driver(pool).usage(list({volume for _, _, volume in wanted}))
             except Unavailable:
                 continue  # a pool that is away must not keep instances from being looked at
-            for each in members:
-                if each.volume in usage:
-                    result[each.machine] = {each.expanded.root_disk()[0]: usage[each.volume]}
+            for machine, name, volume in wanted:
+                if volume in usage:
+                    result.setdefault(machine, {})[name] = usage[volume]
         return result

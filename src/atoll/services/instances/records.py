@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 import uuid
 from collections.abc import Mapping
 
 from atoll import config as keys
 from atoll.domain.errors import BadRequest
 from atoll.domain.image_metadata import Trigger
+from atoll.services.instances import cloud_init
 
 _ADJECTIVES = """
     able amber bold brave bright brisk calm clear clever coral cosmic crisp daring eager early easy fair fast
@@ -29,10 +29,13 @@ _NOUNS = """
     starfish sturgeon tarpon tern tuna turbot turtle urchin wahoo walrus whale whelk wrasse
 """.split()  # noqa: SIM905 (a list of a hundred literals would be a hundred lines)
 
-_NUMBER = r"[0-9]{1,4}(?:\.[0-9]{1,3})?"
-_INSTANCE_TYPE = re.compile(rf"(?:c(?P<cpus>{_NUMBER}))?(?:-?m(?P<memory>{_NUMBER}))?")
-
-_FROZEN_VOLATILE = ("volatile.uuid", "volatile.idmap.base", "volatile.idmap.current")
+_FROZEN_VOLATILE = (
+    "volatile.uuid",
+    "volatile.idmap.base",
+    "volatile.idmap.current",
+    "volatile.idmap.next",
+    "volatile.last_state.idmap",
+)
 
 
 def generate_name(taken: set[str]) -> str:
@@ -47,7 +50,7 @@ def initial_volatile(*, base_image: str = "", trigger: Trigger = Trigger.CREATE)
     """Keys that every new instance gets; its first start renders the templates of that trigger."""
     keys_ = {
         "volatile.uuid": str(uuid.uuid4()),
-        "volatile.cloud-init.instance-id": str(uuid.uuid4()),
+        **cloud_init.new_id(),
         "volatile.apply_template": trigger.value,
         "volatile.last_state.power": "STOPPED",
     }
@@ -56,35 +59,37 @@ def initial_volatile(*, base_image: str = "", trigger: Trigger = Trigger.CREATE)
     return keys_
 
 
-def limits_of_type(instance_type: str) -> dict[str, str]:
-    """`limits.*` for an instance type written as "c4-m8" (CPUs and GiB of memory). BadRequest for what is not known."""
-    match = _INSTANCE_TYPE.fullmatch(instance_type.lower())
-    amounts = [float(amount) for amount in (match.groups() if match else ()) if amount is not None]
-    if match is None or not amounts or min(amounts) < 0.01:
-        raise BadRequest(f"Unknown instance type {instance_type[:40]!r}", hint="write it as cCPUS-mGIB, e.g. c2-m4")
-    limits: dict[str, str] = {}
-    if match["cpus"]:
-        whole = float(match["cpus"])
-        limits["limits.cpu"] = str(max(1, int(whole)))
-        if whole < 1:
-            limits["limits.cpu.allowance"] = f"{int(whole * 100)}%"
-    if match["memory"]:
-        limits["limits.memory"] = f"{int(float(match['memory']) * 1024)}MiB"
-    return limits
-
-
 def check_config(config: Mapping[str, str]) -> None:
     """Keys and values as a client may set them."""
     keys.INSTANCE.validate(config)
 
 
+def without_empty(config: Mapping[str, str]) -> dict[str, str]:
+    """Without the keys that a client unset by an empty value: what profiles say of them holds again."""
+    return {key: value for key, value in config.items() if value != ""}
+
+
+def check_unprivileged(config: Mapping[str, str]) -> None:
+    """BadRequest for what would make an instance privileged, or let it have ids of the host."""
+    if keys.INSTANCE.flag(config, "security.privileged"):
+        raise BadRequest("The server was set up to allow unprivileged containers only")
+    if config.get("raw.idmap"):
+        raise BadRequest("raw.idmap can't be set: the server was set up to allow unprivileged containers only")
+    for line in config.get("raw.lxc", "").split("\n"):
+        key = line.partition("=")[0].strip().lower()
+        if key in ("lxc.idmap", "lxc.id_map", "lxc.include"):
+            raise BadRequest(f"{key} can't be set in raw.lxc: the server was set up to allow unprivileged containers only")
+
+
 def with_frozen_volatile(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """The new configuration with the volatile keys that tie a record to what is on the host.
 
-    A client may leave them out, as one does that read the record before they were there, but not change them.
+    What a client says of them counts for nothing: one that read the record before they were there leaves them out, and one
+    that refreshes a copy sends those of the instance that it was copied from.
     """
-    frozen = {key: old[key] for key in _FROZEN_VOLATILE if old.get(key)}
-    for key in _FROZEN_VOLATILE:
-        if new.get(key) and new[key] != frozen.get(key):
-            raise BadRequest(f"The configuration key {key!r} is read-only")
-    return {**new, **frozen}
+    frozen = {key: value for key, value in old.items() if value and _is_frozen(key)}
+    return {**{key: value for key, value in new.items() if not _is_frozen(key)}, **frozen}
+
+
+def _is_frozen(key: str) -> bool:
+    return key in _FROZEN_VOLATILE or (key.startswith("volatile.") and key.endswith(".host_name"))

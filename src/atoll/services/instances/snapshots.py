@@ -1,91 +1,165 @@
-"""Snapshots of instances: create, look at, rename, delete, restore."""
+"""Snapshots of instances: take, look at, rename, delete, let expire."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from atoll import config as keys
 from atoll.db import instances as rows
-from atoll.domain import clock, names
+from atoll.domain import clock, names, snapshot_names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Snapshot
-from atoll.domain.errors import BadRequest, Conflict
-from atoll.domain.status import StateAction
+from atoll.domain.errors import BadRequest, Conflict, Unavailable
 from atoll.domain.undo import Reverter
+from atoll.drivers.instance.contract import MachineId
+from atoll.host import folders
+from atoll.services import expiry
+from atoll.services.instances import pauses
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
-from atoll.services.instances.state import InstanceRunner
+from atoll.services.instances.snapshot_restore import SnapshotRestore
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
+
+CREATING, DELETING = "creating", "deleting"
+"""Phases of a record that is not whole."""
+
+FREEZE_MS = "atoll_freeze_ms"
+"""Metadata of the operation that took a snapshot of a running instance: for how long its guest was paused, in milliseconds."""
+
+_FEW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A snapshot to take. Without a name `snapshots.pattern` says it; `expires_at` is kept as it is ("" for never), None leaves
+    it to `snapshots.expiry`."""
+
+    name: str = ""
+    expires_at: str | None = None
+    stateful: bool = False
 
 
 class SnapshotService:
     """Use cases of snapshots."""
 
-    def __init__(self, core: InstanceCore, runner: InstanceRunner, operations: OperationRegistry) -> None:
+    def __init__(self, core: InstanceCore, restorer: SnapshotRestore, operations: OperationRegistry) -> None:
         self._core = core
-        self._runner = runner
+        self._restorer = restorer
         self._operations = operations
 
     async def find_all(self, project: str, name: str) -> tuple[Loaded, list[Snapshot]]:
-        """An instance with its snapshots, oldest first."""
+        """An instance with its snapshots, oldest first; without those that are being made or removed."""
+        loaded, present = await self._find_rows(project, name)
+        return loaded, [each for each in present if not each.phase]
+
+    async def _find_rows(self, project: str, name: str) -> tuple[Loaded, list[Snapshot]]:
         async with self._core.database.read() as tx:
             loaded = await self._core.load_in(tx, project, name)
             return loaded, await rows.snapshots_of(tx, loaded.record.id)
 
-    async def create(
-        self, project: str, name: str, snapshot: str, *, expires_at: str, stateful: bool, caller: Caller
-    ) -> Operation:
-        """The operation that makes one; without a name the next free `snapN`."""
-        if stateful:
-            raise BadRequest("Stateful snapshots need CRIU, which is not supported in this release")
-        if snapshot:
-            names.snapshot(snapshot)
-        loaded, present = await self.find_all(project, name)
-        if any(each.name == snapshot for each in present):
-            raise Conflict(f"Snapshot {snapshot!r} already exists")
+    async def sizes(self, loaded: Loaded, snapshots: Collection[Snapshot]) -> Mapping[str, int]:
+        """Bytes that each takes for itself, by name; of those where the pool knows."""
+        volumes = [loaded.volume.at(each.name) for each in snapshots]
+        asked = [[each] for each in volumes] if len(volumes) <= _FEW else [volumes]  # a driver waits for a single figure
+        try:
+            driver = self._core.storage.driver(loaded.pool)
+            used = await asyncio.gather(*(driver.usage(some) for some in asked))
+        except Unavailable:
+            return {}  # a pool that is away must not keep snapshots from being looked at
+        return {volume.snapshot: size for some in used for volume, size in some.items()}
 
-        async def work(_: Operation) -> None:
-            await self._create(project, name, snapshot, expires_at=expires_at, caller=caller)
+    # --- taking --------------------------------------------------------------------------------------------------------
+
+    async def create(self, project: str, name: str, order: Order, *, caller: Caller) -> Operation:
+        """The operation that takes one. Refused before it starts: a bad or taken name, a bad pattern, a stateful one."""
+        if order.stateful:
+            raise BadRequest("Stateful snapshots need CRIU, which is not supported in this release")
+        loaded, present = await self._find_rows(project, name)
+        _name_for(order, loaded, present)
+
+        async def work(_: Operation) -> Mapping[str, Any]:
+            return await self.take(loaded.machine, order, caller=caller)
 
         return self._start("Snapshotting instance", loaded, work, caller)
 
-    async def _create(self, project: str, name: str, snapshot: str, *, expires_at: str, caller: Caller) -> None:
-        machine = (await self._core.load(project, name)).machine
+    async def take(self, machine: MachineId, order: Order, *, caller: Caller) -> Mapping[str, Any]:
+        """Take it now. Returns what an operation tells of it."""
         async with self._core.hold(machine):
-            loaded, present = await self.find_all(project, name)
-            snapshot = snapshot or _next_name({each.name for each in present})
-            driver = self._core.storage.driver(loaded.pool)
-            target = loaded.volume.at(snapshot)
-            async with self._core.database.write() as tx:
-                row_id = await rows.create_snapshot(
-                    tx, loaded.record, snapshot, created_at=clock.rfc3339(), expires_at=expires_at, phase="creating"
-                )
-            async with Reverter(f"snapshot {machine.key}/{snapshot}") as undo:
-                undo.add(self._forget, row_id)
-                await driver.snapshot(target)
-                undo.add(driver.delete, target)
-                async with self._core.database.write() as tx:
-                    await rows.set_snapshot_phase(tx, row_id, "")
-                undo.success()
-        self._core.tell("instance-snapshot-created", loaded.record, suffix=f"/snapshots/{snapshot}", caller=caller)
+            return await self.take_held(machine, order, caller=caller)
+
+    async def take_held(self, machine: MachineId, order: Order, *, caller: Caller) -> Mapping[str, Any]:
+        """As `take`, by who holds the instance's lock."""
+        loaded, present = await self._find_rows(machine.project, machine.name)
+        if loaded.record.phase:
+            raise Conflict(f"Instance is busy: {loaded.record.phase}")
+        name = _name_for(order, loaded, present)
+        driver = self._core.storage.driver(loaded.pool)
+        target = loaded.volume.at(name)
+        async with self._core.database.write() as tx:
+            row_id = await rows.create_snapshot(
+                tx, loaded.record, name, created_at=clock.rfc3339(), expires_at=_expiry_of(order, loaded), phase=CREATING
+            )
+        async with Reverter(f"snapshot {machine.key}/{name}") as undo:
+            undo.add(self._forget, row_id)
+            paused = await pauses.snapshot_volume(self._core, loaded, target)
+            undo.add(driver.delete, target)
+            await folders.link_snapshots(self._core.paths, machine.key, driver.data(target).parent)
+            await self._set_phase(row_id, "")
+            undo.success()
+        self._core.tell("instance-snapshot-created", loaded.record, suffix=f"/snapshots/{name}", caller=caller)
+        return {} if paused is None else {FREEZE_MS: round(paused * 1000, 1)}
+
+    async def _set_phase(self, row_id: int, phase: str) -> None:
+        async with self._core.database.write() as tx:
+            await rows.set_snapshot_phase(tx, row_id, phase)
 
     async def _forget(self, row_id: int) -> None:
         async with self._core.database.write() as tx:
             await rows.delete_snapshot(tx, row_id)
+
+    # --- changing ------------------------------------------------------------------------------------------------------
 
     async def delete(self, project: str, name: str, snapshot: str, *, caller: Caller) -> Operation:
         """The operation that removes one."""
         loaded, _ = await self._core.load_snapshot(project, name, snapshot)
 
         async def work(_: Operation) -> None:
-            async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
-                _loaded, found = await self._core.load_snapshot(project, name, snapshot)
-                await self._core.storage.driver(loaded.pool).delete(loaded.volume.at(snapshot))
-                await self._forget(found.id)
-            self._core.tell("instance-snapshot-deleted", loaded.record, suffix=f"/snapshots/{snapshot}", caller=caller)
+            await self.remove(loaded.machine, snapshot, caller=caller)
 
         return self._start("Deleting snapshot", loaded, work, caller, snapshot)
+
+    async def remove(self, machine: MachineId, snapshot: str, *, caller: Caller) -> None:
+        """Remove it now. What a kill cuts off is finished by `repair`; what fails can be tried again."""
+        async with self._core.hold(machine), self._core.hold_snapshot(machine, snapshot):
+            loaded, found = await self._core.load_snapshot(machine.project, machine.name, snapshot)
+            async with Reverter(f"remove snapshot {machine.key}/{snapshot}") as undo:
+                undo.add(self._set_phase, found.id, "")
+                await self._set_phase(found.id, DELETING)
+                await self._finish_remove(loaded, found)
+                undo.success()
+        self._core.tell("instance-snapshot-deleted", loaded.record, suffix=f"/snapshots/{snapshot}", caller=caller)
+
+    async def _finish_remove(self, loaded: Loaded, snapshot: Snapshot) -> None:
+        """Can be repeated."""
+        driver = self._core.storage.driver(loaded.pool)
+        volume = loaded.volume.at(snapshot.name)
+        await driver.delete(volume)
+        await folders.link_snapshots(self._core.paths, loaded.machine.key, driver.data(volume).parent)
+        await self._forget(snapshot.id)
+
+    def is_busy(self, machine: MachineId, snapshot: str) -> bool:
+        """Whether removing it would have to wait."""
+        return self._core.is_held(machine) or self._core.is_held(machine, snapshot)
 
     async def rename(self, project: str, name: str, snapshot: str, new: str, *, caller: Caller) -> Operation:
         """The operation that gives one another name."""
         names.snapshot(new)
-        loaded, _ = await self._core.load_snapshot(project, name, snapshot)
+        loaded, present = await self._find_rows(project, name)
+        await self._core.load_snapshot(project, name, snapshot)
+        _require_free(new, present)
 
         async def work(_: Operation) -> None:
             async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
@@ -128,36 +202,9 @@ class SnapshotService:
         loaded, _ = await self._core.load_snapshot(project, name, snapshot)
 
         async def work(_: Operation) -> None:
-            await self._restore(loaded, snapshot, caller=caller)
+            await self._restorer.restore(loaded.machine, snapshot, caller=caller)
 
         return self._start("Restoring snapshot", loaded, work, caller)
-
-    async def _restore(self, loaded: Loaded, name: str, *, caller: Caller) -> None:
-        was_running = self._core.status(loaded.record).is_running
-        if was_running:
-            await self._runner.act(loaded.machine, StateAction.STOP, timeout=0, force=True, caller=caller)
-        async with self._core.hold(loaded.machine):
-            project, instance = loaded.record.project, loaded.record.name
-            present, snapshot = await self._core.load_snapshot(project, instance, name)
-            await self._core.storage.driver(loaded.pool).restore(loaded.volume.at(name))
-            volatile = {k: v for k, v in present.record.config.items() if k.startswith("volatile.")}
-            own = {k: v for k, v in snapshot.config.items() if not k.startswith("volatile.")}
-            async with self._core.database.write() as tx:
-                available = await self._core.profiles_in(tx, project)
-                await rows.update(
-                    tx,
-                    present.record.id,
-                    description=snapshot.description,
-                    architecture=snapshot.architecture,
-                    ephemeral=snapshot.ephemeral,
-                    config={**own, **volatile},
-                    devices=snapshot.devices,
-                    profile_project=await self._core.profile_owner(tx, project),
-                    profiles=tuple(each for each in snapshot.profiles if each in available),
-                )
-        self._core.tell("instance-restored", loaded.record, context={"snapshot": name}, caller=caller)
-        if was_running:
-            await self._runner.act(loaded.machine, StateAction.START, timeout=0, force=False, caller=caller)
 
     def _start(self, description: str, loaded: Loaded, work: Work, caller: Caller, snapshot: str = "") -> Operation:
         record = loaded.record
@@ -169,17 +216,37 @@ class SnapshotService:
         )
 
     async def repair(self) -> list[str]:
-        """On start: remove snapshots whose making was cut off. One sentence for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_all(None):
-            async with self._core.database.read() as tx:
-                half = [s for s in await rows.snapshots_of(tx, loaded.record.id) if s.phase]
-            for snapshot in half:
-                await self._core.storage.driver(loaded.pool).delete(loaded.volume.at(snapshot.name))
-                await self._forget(snapshot.id)
-                done.append(f"removed snapshot {loaded.machine.key}/{snapshot.name}: its making was cut off")
+        """On start: remove snapshots whose making or removal was cut off, let guests go on, finish restores. One sentence for
+        each."""
+        done = [*await pauses.repair(self._core), *await self._restorer.repair()]
+        async with self._core.database.read() as tx:
+            half = {each for each, found in (await rows.snapshots_in(tx)).items() if any(one.phase for one in found)}
+        for loaded in await self._core.load_all(None) if half else ():
+            if loaded.record.id not in half:
+                continue
+            _, present = await self._find_rows(loaded.record.project, loaded.record.name)
+            for snapshot in (each for each in present if each.phase):
+                await self._finish_remove(loaded, snapshot)
+                what = "removal" if snapshot.phase == DELETING else "making"
+                done.append(f"removed snapshot {loaded.machine.key}/{snapshot.name}: its {what} was cut off")
         return done
 
 
-def _next_name(taken: set[str]) -> str:
-    return next(f"snap{i}" for i in range(len(taken) + 1) if f"snap{i}" not in taken)
+def _name_for(order: Order, loaded: Loaded, present: Collection[Snapshot]) -> str:
+    """BadRequest for a name or pattern that is none, Conflict for a name that is taken."""
+    if order.name:
+        _require_free(names.snapshot(order.name), present)
+        return order.name
+    pattern = loaded.expanded.config.get("snapshots.pattern", "")
+    return snapshot_names.choose(pattern, {each.name for each in present}, datetime.now().astimezone())
+
+
+def _require_free(name: str, present: Collection[Snapshot]) -> None:
+    if any(each.name == name for each in present):
+        raise Conflict(f"Snapshot {name!r} already exists")
+
+
+def _expiry_of(order: Order, loaded: Loaded) -> str:
+    if order.expires_at is not None:
+        return order.expires_at
+    return expiry.after_now(keys.INSTANCE.get(loaded.expanded.config, "snapshots.expiry"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 
 from atoll import config as keys
 from atoll.db import instances as rows
@@ -23,9 +23,12 @@ from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineEventKind, MachineId
 from atoll.drivers.storage.contract import Mounted
 from atoll.host import folders
-from atoll.services.instances import idmaps, limits, templates
+from atoll.services.instances import devlxd, disk_limits, limits, requirements, templates
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
+from atoll.services.instances.cpu_balance import CpuBalancer
 from atoll.services.instances.devices import DeviceService, PreparedAll
+from atoll.services.instances.expand import Expanded
+from atoll.services.instances.idmap_keeper import IdmapKeeper
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
 log = logging.getLogger(__name__)
@@ -60,21 +63,32 @@ _ACTS_ON = {
 DeleteHeld = Callable[[str, str], Awaitable[None]]
 """Deletes an instance (project, name) for who holds its lock: what becomes of an ephemeral one."""
 
+BeforeStart = Callable[[Loaded], Awaitable[None]]
+"""Does something with an instance that is about to start. Never fails."""
+
 
 class InstanceRunner:
     """Use cases of running instances."""
 
     def __init__(
-        self, core: InstanceCore, devices: DeviceService, operations: OperationRegistry, delete_held: DeleteHeld
+        self,
+        core: InstanceCore,
+        devices: DeviceService,
+        operations: OperationRegistry,
+        delete_held: DeleteHeld,
+        balancer: CpuBalancer,
     ) -> None:
         self._core = core
         self._devices = devices
         self._operations = operations
         self._delete_held = delete_held
         self._stopping: set[MachineId] = set()
-        self._idmap_turn = asyncio.Lock()
+        self.idmaps = IdmapKeeper(core)
+        self.balancer = balancer
         self._background: set[asyncio.Task[None]] = set()
         self.shutting_down = False
+        self.before_start: BeforeStart | None = None
+        """Called with the lock of the instance held; set once, by who wants to know."""
 
     # --- asking --------------------------------------------------------------------------------------------------------
 
@@ -151,6 +165,10 @@ class InstanceRunner:
 
     # --- start ---------------------------------------------------------------------------------------------------------
 
+    async def halt_held(self, loaded: Loaded) -> None:
+        """End a running one by force and put it away, for who holds its lock and will start it again: an ephemeral one stays."""
+        await self._end(loaded, None)
+
     async def start_held(self, loaded: Loaded) -> None:
         """Run it; nothing of the attempt is left when it fails."""
         if self.shutting_down:
@@ -161,7 +179,10 @@ class InstanceRunner:
             return
         if status.is_running:
             raise BadRequest("The instance is already running")
-        idmap = await self._idmap(loaded)
+        if self.before_start is not None:
+            await self.before_start(loaded)
+        await requirements.meet(loaded.expanded.config)
+        idmap = await self.idmaps.of_next_start(loaded)
         storage = self._core.storage.driver(loaded.pool)
         async with Reverter(f"start instance {loaded.machine.key}") as undo:
             await folders.make_instance_folders(self._core.paths, loaded.machine.key, storage.data(loaded.volume))
@@ -171,22 +192,22 @@ class InstanceRunner:
             prepared = await self._devices.prepare(loaded, undo)
             volatile = {
                 **prepared.volatile,
-                "volatile.idmap.base": str(idmap.root) if idmap is not None else "0",
-                "volatile.idmap.current": idmaps.to_json(idmap),
-                "volatile.idmap.next": idmaps.to_json(idmap),
-                "volatile.last_state.idmap": "[]",
+                **self.idmaps.volatile_of_start(loaded, idmap),
                 templates.APPLY: "",
                 POWER: "RUNNING",
             }
             await self._remember(loaded.record, volatile)
             before = {key: loaded.record.config.get(key, "") for key in prepared.volatile}
             undo.add(self._core.patch_volatile, dataclasses.replace(loaded.record, config=volatile), {**before, POWER: "STOPPED"})
-            await self._core.driver.start(self._launch(loaded, idmap, mounted, prepared))
+            undo.add(self.balancer.forget, loaded.machine)
+            limited = await self.limits_of(loaded, loaded.expanded)
+            await self._core.driver.start(self._launch(loaded, idmap, mounted, prepared, limited))
             undo.add(self._kill_quietly, loaded.machine)
             await self._devices.started(prepared)
+            await self.balancer.settle()
             undo.success()
 
-    def _launch(self, loaded: Loaded, idmap: IdMap | None, mounted: Mounted, prepared: PreparedAll) -> Launch:
+    def _launch(self, loaded: Loaded, idmap: IdMap | None, mounted: Mounted, prepared: PreparedAll, limited: Limits) -> Launch:
         config = loaded.expanded.config
         key = loaded.machine.key
         return Launch(
@@ -195,42 +216,32 @@ class InstanceRunner:
             rootfs=mounted.rootfs,
             rootfs_idmap=idmap is not None and not mounted.shifted,
             nics=prepared.nics,
-            mounts=prepared.mounts,
+            mounts=[*prepared.mounts, *devlxd.mounts(config, self._core.paths)],
             log_dir=self._core.paths.logs(key),
             run_dir=self._core.paths.run(key),
             hostname=loaded.record.name,
             architecture=loaded.record.architecture,
             idmap=idmap,
-            limits=self.limits_of(config),
+            limits=limited,
             environment={k.removeprefix("environment."): v for k, v in config.items() if k.startswith("environment.")},
             sysctls={k.removeprefix("linux.sysctl."): v for k, v in config.items() if k.startswith("linux.sysctl.")},
             nesting=bool(keys.INSTANCE.get(config, "security.nesting")),
-            seccomp=config.get("raw.seccomp", ""),
+            syscalls=limits.syscalls_from(config),
             raw=config.get("raw.lxc", ""),
+            apparmor=config.get("raw.apparmor", ""),
         )
 
-    def limits_of(self, config: Mapping[str, str]) -> Limits:
-        """Parsed limits of an expanded configuration."""
-        facts = self._core.facts
-        return limits.from_config(config, memory_total=facts.memory_total, cpus=facts.cpus)
+    async def limits_of(self, loaded: Loaded, expanded: Expanded) -> Limits:
+        """Parsed limits that go with an expanded form, which the machine is about to be given: from now on the balance of CPUs
+        counts it so."""
+        disks = await disk_limits.by_disk(loaded, expanded, self._core.storage)
+        cpu_set = self.balancer.place(loaded.machine, expanded.config)
+        return limits.from_config(expanded.config, memory_total=self._core.facts.memory_total, cpu_set=cpu_set, disks=disks)
 
-    async def _idmap(self, loaded: Loaded) -> IdMap | None:
-        """Its map; an isolated instance gets the first free one, chosen anew at each start."""
-        config = loaded.expanded.config
-        if keys.INSTANCE.get(config, "security.privileged"):
-            return None
-        if not keys.INSTANCE.get(config, "security.idmap.isolated"):
-            return idmaps.choose(config, self._core.host_idmap(), [])
-        async with self._idmap_turn:  # until the choice is stored, so that two starts at once do not choose the same
-            taken: list[IdMap] = []
-            for other in await self._core.load_all(None):
-                mapped = idmaps.from_json(other.record.config.get("volatile.idmap.next", ""))
-                isolated = keys.INSTANCE.get(other.expanded.config, "security.idmap.isolated")
-                if other.record.id != loaded.record.id and isolated and mapped is not None:
-                    taken.append(mapped)
-            idmap = idmaps.choose(config, self._core.host_idmap(), taken)
-            await self._core.patch_volatile(loaded.record, {"volatile.idmap.next": idmaps.to_json(idmap)})
-            return idmap
+    async def apply_limits(self, loaded: Loaded, expanded: Expanded) -> None:
+        """Bring a running machine to the limits of that expanded form."""
+        await self._core.driver.set_limits(loaded.machine, await self.limits_of(loaded, expanded))
+        await self.balancer.settle()
 
     async def _remember(self, record: Instance, volatile: dict[str, str]) -> None:
         changed = {key: value for key, value in volatile.items() if record.config.get(key, "") != value}
@@ -272,11 +283,13 @@ class InstanceRunner:
     async def _restart_held(self, loaded: Loaded, *, timeout: float, force: bool) -> None:
         if not self._core.status(loaded.record).is_running:
             raise BadRequest("The instance is already stopped")
+        await requirements.meet(loaded.expanded.config)  # before it is stopped for nothing
         await self._end(loaded, None if force else timeout)
         await self.start_held(await self._core.load(loaded.record.project, loaded.record.name))
 
     async def after_stop(self, loaded: Loaded) -> None:
         """Put away what the start had made. Each part is tried, whatever happened to the others."""
+        self.balancer.forget(loaded.machine)
         volatile = await self._devices.release(loaded)
         try:
             await self._core.storage.driver(loaded.pool).unmount(loaded.volume)
@@ -285,6 +298,7 @@ class InstanceRunner:
         # While the host shuts down the record keeps RUNNING: the next start of the daemon starts the instance again.
         power = {} if self.shutting_down else {POWER: "STOPPED"}
         await self._core.patch_volatile(loaded.record, {**volatile, **power})
+        await self.balancer.settle()
 
     # --- what machines do by themselves --------------------------------------------------------------------------------
 
@@ -313,6 +327,12 @@ class InstanceRunner:
             await self.after_stop(loaded)
             self._core.tell("instance-shutdown", loaded.record, caller=DAEMON)
             if loaded.record.ephemeral and not self.shutting_down:
+                await self._delete_held(machine.project, machine.name)
+
+    async def discard(self, machine: MachineId) -> None:
+        """Delete an ephemeral instance that stopped while no daemon looked."""
+        async with self._core.hold(machine):
+            if not self._core.driver.status(machine).is_running:
                 await self._delete_held(machine.project, machine.name)
 
     async def _rebooted_by_itself(self, machine: MachineId) -> None:

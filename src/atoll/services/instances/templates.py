@@ -25,7 +25,8 @@ from atoll.services.instances.core import Loaded
 APPLY = "volatile.apply_template"
 """Which trigger waits for the next start."""
 
-_MAX_TEMPLATE = 256 << 10
+MAX_TEMPLATE = 256 << 10
+"""Bytes of a template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _due(data: Path, triggers: Iterable[Trigger]) -> list[_Due]:
         for path, template in metadata.templates.items():
             if trigger in template.when:
                 with _named(template.template, path):
-                    text = confined.read(data, f"templates/{template.template}", limit=_MAX_TEMPLATE)
+                    text = confined.read(data, f"templates/{template.template}", limit=MAX_TEMPLATE)
                     found.append(_Due(path, template, trigger, text.decode(errors="replace")))
     return found
 

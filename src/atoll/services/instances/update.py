@@ -6,24 +6,26 @@ is refused before anything is written.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from atoll import config as keys
 from atoll.db import instances as rows
+from atoll.db import profiles as profile_rows
 from atoll.db import storage as storage_rows
 from atoll.db.engine import Transaction
 from atoll.domain import architectures, names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Instance, Profile
-from atoll.domain.errors import BadRequest, Conflict, NotFound
+from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound
 from atoll.domain.image_metadata import Trigger
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
 from atoll.host import folders
-from atoll.services.instances import records, templates
+from atoll.services.guest.events import GuestEvents
+from atoll.services.instances import cloud_init, devlxd, disk_limits, records, requirements, root_size, templates
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources, volume_of
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import Expanded, expand
@@ -36,7 +38,15 @@ log = logging.getLogger(__name__)
 RENAMING = "renaming from "
 """Phase of a row whose files may still have the name that follows."""
 
-_LIVE_LIMITS = ("limits.cpu", "limits.memory", "limits.processes", "limits.disk.priority", "limits.hugepages")
+_LIVE_LIMITS = (
+    "limits.cpu",
+    "limits.memory",
+    "limits.processes",
+    "limits.disk.priority",
+    "limits.hugepages",
+    "limits.network.priority",
+)
+_ID_KEYS = ("security.privileged", "security.idmap.", "raw.idmap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,14 @@ class InstanceUpdater:
         runner: InstanceRunner,
         networks: NetworkService,
         operations: OperationRegistry,
+        guests: GuestEvents,
     ) -> None:
         self._core = core
         self._devices = devices
         self._runner = runner
         self._networks = networks
         self._operations = operations
+        self._guests = guests
 
     async def update_later(self, loaded: Loaded, change: Change, *, caller: Caller) -> Operation:
         """The operation of a PUT."""
@@ -83,17 +95,20 @@ class InstanceUpdater:
         """Replace the record and bring a running instance to it."""
         async with self._core.hold((await self._core.load(project, name)).machine):
             loaded = await self._core.load(project, name)
+            config = records.with_frozen_volatile(loaded.record.config, records.without_empty(change.config))
             change = dataclasses.replace(
                 change,
-                config=records.with_frozen_volatile(loaded.record.config, change.config),
+                config=await self._with_own_addresses(loaded.record, config),
                 architecture=architectures.canonical(change.architecture),
             )
-            records.check_config(change.config)
+            self._core.check_config(change.config)
             expanded = await self._checked(loaded, change)
             async with Reverter(f"update instance {loaded.machine.key}") as undo:
                 volatile = await self._apply(loaded, expanded, undo)
-                config = {k: v for k, v in {**change.config, **volatile}.items() if v != ""}
                 async with self._core.database.write() as tx:
+                    volatile |= await self._idmap(tx, loaded, expanded)
+                    volatile |= cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
+                    config = {k: v for k, v in {**change.config, **volatile}.items() if v != ""}
                     await rows.update(
                         tx,
                         loaded.record.id,
@@ -106,61 +121,115 @@ class InstanceUpdater:
                         profiles=change.profiles,
                     )
                 undo.success()
+            self._guests.changed(loaded.machine, loaded.expanded, expanded)
             await self._networks.reserve((await self._core.load(project, name)).record, expanded, {})
         self._core.tell("instance-updated", loaded.record, caller=caller)
+
+    async def _with_own_addresses(self, record: Instance, config: dict[str, str]) -> dict[str, str]:
+        """Without MAC addresses that are another instance's: a client that refreshes a copy sends those of its source."""
+        present = record.config
+        addresses = [key for key in config if key.startswith("volatile.") and key.endswith(".hwaddr")]
+        new = [key for key in addresses if config[key] != present.get(key)]
+        if not new:
+            return config
+        async with self._core.database.read() as tx:
+            found = await rows.values_of(tx, *new)
+        others = [values for place, values in found.items() if place != (record.project, record.name)]
+        taken = {key for values in others for key, value in values.items() if config[key] == value}
+        own = {key: present[key] for key in taken if key in present}
+        return {**{key: value for key, value in config.items() if key not in taken}, **own}
 
     async def _checked(self, loaded: Loaded, change: Change) -> Expanded:
         async with self._core.database.read() as tx:
             available = await self._core.profiles_in(tx, loaded.record.project)
             self._core.find_missing(change.profiles, available)
+            expanded = expand(change.config, change.devices, [available[name] for name in change.profiles])
+            _require_same_pool(loaded, expanded)
             await self._devices.validate(tx, loaded.record.project, change.devices)
-        expanded = expand(change.config, change.devices, [available[name] for name in change.profiles])
-        if expanded.root_disk()[1].get("pool") != loaded.pool:
-            raise BadRequest("The storage pool of the root disk can't be changed", hint="move the instance instead")
         return expanded
 
     async def _apply(self, loaded: Loaded, expanded: Expanded, undo: Reverter) -> dict[str, str]:
-        """Bring a running instance from its old to its new expanded form. Returns volatile changes."""
+        """Bring an instance, above all a running one, from its old to its new expanded form. Returns volatile changes."""
+        await root_size.change(self._core, loaded, expanded, undo)
         if not self._core.status(loaded.record).is_running:
             return {}
-        self._check_live(loaded.expanded.config, expanded.config)
+        old, new = loaded.expanded, expanded
+        if _differ(old.config, new.config, ("linux.kernel_modules",)):
+            await requirements.load_modules(new.config)
         volatile: dict[str, str] = {}
-        if loaded.expanded.devices != expanded.devices:
-            volatile = await self._devices.change_running(loaded, loaded.expanded.devices, expanded.devices, undo)
-        if _limits_differ(loaded.expanded.config, expanded.config):
-            old = self._runner.limits_of(loaded.expanded.config)
-            await self._core.driver.set_limits(loaded.machine, self._runner.limits_of(expanded.config))
-            undo.add(self._core.driver.set_limits, loaded.machine, old)
+        if old.devices != new.devices:
+            volatile = await self._devices.change_running(loaded, old.devices, new.devices, undo)
+        await devlxd.follow(self._core, loaded, new.config, undo)
+        if _differ(old.config, new.config, _LIVE_LIMITS) or disk_limits.wanted(old.devices) != disk_limits.wanted(new.devices):
+            undo.add(self._runner.apply_limits, loaded, old)
+            await self._runner.apply_limits(loaded, new)
         return volatile
 
-    @staticmethod
-    def _check_live(old: Mapping[str, str], new: Mapping[str, str]) -> None:
-        """Keys that make no sense to change under a running machine."""
-        for key in ("security.privileged", "security.nesting", "security.idmap.isolated", "security.idmap.size", "raw.idmap"):
-            row = keys.INSTANCE.find(key)
-            if old.get(key, "") != new.get(key, "") and row is not None and not row.live:
-                log.info("%s takes effect at the next start", key)
+    async def _idmap(self, tx: Transaction, loaded: Loaded, expanded: Expanded) -> dict[str, str]:
+        """Volatile changes for the ids of the next start, where the new configuration says something else about them."""
+        if not _differ(loaded.expanded.config, expanded.config, _ID_KEYS):
+            return {}
+        return await self._runner.idmaps.choose(tx, loaded.machine, expanded.config)
 
     # --- profiles ------------------------------------------------------------------------------------------------------
 
-    async def profile_changed(self, profile: Profile, new: Profile, users: list[tuple[str, str]]) -> None:
-        """Bring all running instances that have a profile to its new content; all are checked before any is touched."""
-        changes: list[tuple[Loaded, Expanded]] = []
-        for project, name in users:
-            async with self._core.database.read() as tx:
-                loaded = await self._core.load_in(tx, project, name)
-                available = {**await self._core.profiles_in(tx, project), profile.name: new}
-            record = loaded.record
-            expanded = expand(record.config, record.devices, [available[each] for each in record.profiles])
-            if expanded.root_disk()[1].get("pool") != loaded.pool:
-                raise BadRequest(f"The root disk of instance {name!r} would change its pool")
-            changes.append((loaded, expanded))
-        async with Reverter(f"apply profile {profile.name}") as undo:
+    def check_profile(self, config: Mapping[str, str]) -> None:
+        """BadRequest for what a profile may not have."""
+        if any(key.startswith("volatile.") for key in config):
+            raise BadRequest("Volatile keys can only be set on instances")
+        self._core.check_config(config)
+
+    async def change_profile(self, profile: Profile, new: Profile) -> None:
+        """Write a profile's new content and bring all running instances that have it there: all of it or, when one cannot follow,
+        nothing."""
+        held: frozenset[MachineId] = frozenset()
+        while True:
+            async with self._core.hold(*held):
+                async with self._core.database.read() as tx:
+                    users = frozenset(MachineId(*each) for each in await self._users(tx, profile))
+                if users <= held:
+                    await self._change_profile_held(profile, new, users)
+                    return
+            held = users  # some came meanwhile
+
+    @staticmethod
+    async def _users(tx: Transaction, profile: Profile) -> list[tuple[str, str]]:
+        return (await profile_rows.users(tx, [profile.id])).get(profile.id, [])
+
+    async def _change_profile_held(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> None:
+        changes = await self._changes_of(profile, new, users)
+        volatile: dict[int, dict[str, str]] = {}
+        async with Reverter(f"change profile {profile.name}") as undo:
             for loaded, expanded in changes:
-                async with self._core.hold(loaded.machine):
-                    volatile = await self._apply(loaded, expanded, undo)
-                    await self._core.patch_volatile(loaded.record, volatile)
+                with _naming(loaded):
+                    volatile[loaded.record.id] = await self._apply(loaded, expanded, undo)
+            async with self._core.database.write() as tx:
+                for loaded, expanded in changes:
+                    with _naming(loaded):
+                        more = await self._idmap(tx, loaded, expanded)
+                        more |= cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
+                    await rows.patch_config(tx, loaded.record.id, {**volatile[loaded.record.id], **more})
+                await profile_rows.update(tx, profile.id, new.description, new.config, new.devices)
             undo.success()
+        for loaded, expanded in changes:
+            self._guests.changed(loaded.machine, loaded.expanded, expanded)
+            if loaded.expanded.devices != expanded.devices:
+                await self._networks.reserve(loaded.record, expanded, {})
+
+    async def _changes_of(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> list[tuple[Loaded, Expanded]]:
+        """What becomes of each user of a profile, in a fixed number of statements for each project. BadRequest if one cannot."""
+        changes: list[tuple[Loaded, Expanded]] = []
+        for project in sorted({machine.project for machine in users}):
+            async with self._core.database.read() as tx:
+                available = {**await self._core.profiles_in(tx, project), profile.name: new}
+            for loaded in await self._core.load_all(project):
+                if loaded.machine in users:
+                    record = loaded.record
+                    expanded = expand(record.config, record.devices, [available[each] for each in record.profiles])
+                    with _naming(loaded):
+                        _require_same_pool(loaded, expanded)
+                    changes.append((loaded, expanded))
+        return changes
 
     # --- rename --------------------------------------------------------------------------------------------------------
 
@@ -192,12 +261,12 @@ class InstanceUpdater:
                     await rows.rename(tx, loaded.record.id, new)
                     await rows.set_phase(tx, loaded.record.id, RENAMING + name)
                     await _rename_volume_row(tx, loaded, new)
+                    waiting = loaded.record.config.get(templates.APPLY) or Trigger.RENAME.value
+                    await rows.patch_config(tx, loaded.record.id, {templates.APPLY: waiting, **cloud_init.new_id()})
                 undo.add(self._rename_rows_back, loaded, new)
                 await self.rename_files(loaded, new)
                 async with self._core.database.write() as tx:
                     await rows.set_phase(tx, loaded.record.id, "")
-                    if not loaded.record.config.get(templates.APPLY):
-                        await rows.patch_config(tx, loaded.record.id, {templates.APPLY: Trigger.RENAME.value})
                 undo.success()
             await self._networks.release(project, name)
             renamed = await self._core.load(project, new)
@@ -233,6 +302,8 @@ class InstanceUpdater:
         async with self._core.database.write() as tx:
             await rows.rename(tx, loaded.record.id, loaded.record.name)
             await rows.set_phase(tx, loaded.record.id, "")
+            before = {key: loaded.record.config.get(key, "") for key in (templates.APPLY, cloud_init.INSTANCE_ID)}
+            await rows.patch_config(tx, loaded.record.id, before)
             await tx.execute(
                 "UPDATE storage_volumes SET name = ? WHERE name = ? AND type = 'container' AND project_id ="
                 " (SELECT id FROM projects WHERE name = ?)",
@@ -247,8 +318,24 @@ async def _rename_volume_row(tx: Transaction, loaded: Loaded, new: str) -> None:
     await storage_rows.rename_volume(tx, row.id, new)
 
 
-def _limits_differ(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    return any(old.get(key, "") != new.get(key, "") for key in {*old, *new} if key.startswith(_LIVE_LIMITS))
+def _differ(old: Mapping[str, str], new: Mapping[str, str], prefixes: tuple[str, ...]) -> bool:
+    """Whether any key that begins so differs."""
+    return any(old.get(key, "") != new.get(key, "") for key in {*old, *new} if key.startswith(prefixes))
+
+
+def _require_same_pool(loaded: Loaded, expanded: Expanded) -> None:
+    pool = expanded.root_disk()[1].get("pool", "")
+    if pool != loaded.pool:
+        raise BadRequest(f'Cannot update root disk device pool name to "{pool}"', hint="move the instance instead")
+
+
+@contextlib.contextmanager
+def _naming(loaded: Loaded) -> Iterator[None]:
+    """Errors inside say which instance they are about."""
+    try:
+        yield
+    except AtollError as error:
+        raise type(error)(f"Instance {loaded.record.name!r}: {error.message}", hint=error.hint) from error
 
 
 def change_of(record: Instance) -> Change:

@@ -17,9 +17,17 @@ def test_found_by_name(name: str) -> None:
 def test_found_by_release() -> None:
     assert recipe.find("debian/bookworm") is recipe.find("debian/12")
     assert recipe.find("ubuntu/noble").distribution is Distribution.UBUNTU
+    assert recipe.find("debian/bookworm/cloud") is recipe.find("debian/12/cloud")
 
 
-@pytest.mark.parametrize("name", ["", "debian", "debian/99", "../debian/12", "Debian/12"])
+def test_cloud_variants_have_cloud_init() -> None:
+    found = recipe.find("debian/12/cloud", packages=["nginx"])
+    assert found.variant == "custom" and {"cloud-init", "nginx"} < set(found.packages)
+    assert recipe.find("debian/12/cloud").variant == "cloud"
+    assert "cloud-init" not in recipe.find("debian/12").packages
+
+
+@pytest.mark.parametrize("name", ["", "debian", "debian/99", "../debian/12", "Debian/12", "debian/cloud", "busybox/cloud"])
 def test_unknown_names_list_what_there_is(name: str) -> None:
     with pytest.raises(BadRequest) as caught:
         recipe.find(name)

@@ -21,8 +21,11 @@ from atoll.domain.status import OperationStatus
 from atoll.drivers.instance.contract import ExecSpec
 from atoll.services.events import EventHub
 from atoll.services.instances import exec as module
+from atoll.services.instances import exec_attended
+from atoll.services.instances import sockets as sockets_module
 from atoll.services.instances.core import InstanceCore, Loaded
-from atoll.services.instances.exec import Command, ExecService
+from atoll.services.instances.exec import ExecService
+from atoll.services.instances.exec_run import Command
 from atoll.services.instances.expand import Expanded
 from atoll.services.operations import Operation, OperationRegistry
 
@@ -256,7 +259,7 @@ async def test_signals(world: World) -> None:
 
 
 async def test_a_client_that_does_not_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(sockets_module, "CONNECT_SECONDS", 0.05)
     operation = await world.start("sleep", "60", websockets=True)
     sockets = world.connect(operation, ["0", "1", "control"])
     assert await operation.wait(SECONDS)
@@ -314,6 +317,34 @@ async def test_a_terminal_whose_client_leaves_hangs_up(world: World) -> None:
     await asyncio.sleep(0.05)
     sockets["0"].leave()
     assert await world.result(operation) == 128 + signal.SIGHUP
+
+
+async def test_a_terminal_whose_client_has_no_more_to_type_goes_on(world: World) -> None:
+    operation, sockets = await world.piped("sh", "-c", "sleep 0.2; exit 5", interactive=True)
+    sockets["0"].put(None)
+    assert await world.result(operation) == 5
+
+
+async def test_a_command_that_does_not_hang_up_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec_attended, "HANG_UP_SECONDS", 0.05)
+    operation, sockets = await world.piped("sh", "-c", "trap '' HUP; echo ready; sleep 60", interactive=True)
+    async with asyncio.timeout(SECONDS):
+        await sockets["0"].shows(b"ready")
+    sockets["0"].leave()
+    assert await world.result(operation) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("command", ["sleep 60", "yes"])
+async def test_a_client_that_leaves_before_it_had_a_control_channel(world: World, command: str) -> None:
+    operation = await world.start(*command.split(), websockets=True)
+    sockets = world.connect(operation, ["0", "1", "2"])
+    await asyncio.sleep(0.05)
+    sockets["0"].put(None)
+    await asyncio.sleep(0.05)
+    assert not world.driver.processes[0].signals, "it has only ended the input"
+    for socket in sockets.values():
+        socket.leave()
+    assert await world.result(operation) == 128 + signal.SIGKILL
 
 
 async def test_unattended_and_recorded(world: World) -> None:

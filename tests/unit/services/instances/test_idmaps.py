@@ -50,6 +50,35 @@ def test_isolated_maps_fill_gaps_and_do_not_overlap() -> None:
         choose({**isolated, "security.idmap.size": "999999"})
 
 
+def test_an_isolated_instance_keeps_its_ids() -> None:
+    isolated = {"security.idmap.isolated": "true"}
+    kept = 1_000_000 + 65536 * 5
+    assert idmaps.choose(isolated, HOST, [IdMap.plain(1_065_536, 65536)], kept=kept) == IdMap.plain(kept, 65536)
+    assert idmaps.choose({**isolated, "security.idmap.size": "70000"}, HOST, [], kept=kept) == IdMap.plain(kept, 70000)
+
+
+@pytest.mark.parametrize("kept", [0, 1_000_000, 999_999, 1_999_999, 1_131_073])
+def test_a_base_that_is_not_its_own_is_not_kept(kept: int) -> None:
+    """None, in the common range's first ids, outside, too near the end, or overlapping another's."""
+    taken = [IdMap.plain(1_131_072 + 65536, 65536)]
+    found = idmaps.choose({"security.idmap.isolated": "true"}, HOST, taken, kept=kept)
+    assert found == IdMap.plain(1_065_536, 65536)
+
+
+@pytest.mark.parametrize(
+    ("config", "base"),
+    [
+        ({}, 0),
+        ({"security.privileged": "true", "security.idmap.isolated": "true"}, 0),
+        ({"security.idmap.isolated": "true"}, 1_065_536),
+        ({"security.idmap.isolated": "true", "raw.idmap": "both 5 0\nuid 1000 1000"}, 1_065_536),
+        ({"security.idmap.base": "2000"}, 2000),
+    ],
+)
+def test_the_base_that_is_told(config: dict[str, str], base: int) -> None:
+    assert idmaps.base_of(config, choose(config)) == base
+
+
 @given(st.lists(st.integers(1, 200_000), max_size=8))
 def test_isolated_maps_of_any_sizes_do_not_overlap(sizes: list[int]) -> None:
     taken: list[IdMap] = []

@@ -13,9 +13,10 @@ from atoll.domain.caller import DAEMON
 from atoll.domain.entities import Instance
 from atoll.domain.errors import AtollError, BadRequest, Conflict, DeadlineExceeded, HostError, NotFound
 from atoll.domain.status import InstanceStatus, StateAction
-from atoll.drivers.instance.contract import MachineEvent, MachineEventKind, MachineId
+from atoll.drivers.instance.contract import InstanceDriver, MachineEvent, MachineEventKind, MachineId
 from atoll.services.instances import state
 from atoll.services.instances.core import InstanceCore, Loaded
+from atoll.services.instances.cpu_balance import CpuBalancer
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import Expanded
 from atoll.services.instances.state import InstanceRunner
@@ -51,7 +52,11 @@ class World:
         )
         devices = SimpleNamespace(release=self.release)
         self.runner = InstanceRunner(
-            cast(InstanceCore, core), cast(DeviceService, devices), cast(OperationRegistry, None), self.note("deleted")
+            cast(InstanceCore, core),
+            cast(DeviceService, devices),
+            cast(OperationRegistry, None),
+            self.note("deleted"),
+            CpuBalancer(cast(InstanceDriver, core.driver), lambda: (0, 1)),
         )
 
     def note(self, what: str) -> Any:

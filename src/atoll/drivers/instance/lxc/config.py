@@ -15,8 +15,8 @@ from pathlib import Path
 
 from atoll.domain.errors import BadRequest
 from atoll.domain.idmap import IdMap
-from atoll.drivers.instance.contract import Launch, MountSpec, NicSpec
-from atoll.drivers.instance.lxc import limits
+from atoll.drivers.instance.contract import CONSOLE_LOG_BYTES, Launch, MountSpec, NicSpec
+from atoll.drivers.instance.lxc import console, limits, raw
 from atoll.host import cgroup
 
 _KEY = re.compile(r"lxc\.[A-Za-z0-9_.-]+")
@@ -60,19 +60,6 @@ _HOST_TREES = (
 
 _HOST_DEVICES = ("/dev/fuse", "/dev/net/tun")
 
-SECCOMP = """2
-denylist
-reject_force_umount
-[all]
-kexec_load errno 38
-kexec_file_load errno 38
-open_by_handle_at errno 38
-init_module errno 38
-finit_module errno 38
-delete_module errno 38
-"""
-"""The default system call policy, in liblxc's second format."""
-
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -111,18 +98,18 @@ class Writer:
         self._lines.append(f"{key} = {text}")
 
     def raw(self, text: str) -> None:
-        """Append text that an administrator wrote in liblxc's own language, as it is."""
-        if "\0" in text:
-            raise BadRequest("raw.lxc has a NUL in it")
-        self._lines.extend(text.splitlines())
+        """Append text that an administrator wrote in liblxc's own language, as it is. BadRequest as of `raw.check`."""
+        raw.check(text)
+        self._lines.extend(text.split("\n"))  # and at nothing else that Python takes for the end of a line
 
     def text(self) -> str:
         """All of it."""
         return "\n".join(self._lines) + "\n"
 
 
-def render(launch: Launch, host: Host, seccomp: Path) -> str:
-    """The configuration of a machine; `seccomp` is where its system call policy is. BadRequest for a value that cannot be."""
+def render(launch: Launch, host: Host, seccomp: Path | None) -> str:
+    """The configuration of a machine; `seccomp` is where its system call policy is, if it has one. BadRequest for a value that
+    cannot be."""
     writer = Writer()
     _base(writer, launch, host)
     _identity(writer, launch)
@@ -141,9 +128,9 @@ def _base(writer: Writer, launch: Launch, host: Host) -> None:
     key = launch.id.key
     writer.set("lxc.log.file", launch.log_dir / "lxc.log")
     writer.set("lxc.log.level", "warn")
-    writer.set("lxc.console.logfile", launch.log_dir / "console.log")
-    writer.set("lxc.console.size", "auto")
-    writer.set("lxc.console.buffer.size", "auto")
+    writer.set("lxc.console.logfile", launch.log_dir / console.LOG)
+    writer.set("lxc.console.size", CONSOLE_LOG_BYTES)
+    writer.set("lxc.console.rotate", 1)
     writer.set("lxc.pty.max", 1024)
     writer.set("lxc.tty.max", 0)
     writer.set("lxc.init.cmd", "/sbin/init")
@@ -189,14 +176,17 @@ def _groups(writer: Writer, launch: Launch, host: Host) -> None:
         writer.set(f"lxc.prlimit.{name}", value)
 
 
-def _confinement(writer: Writer, launch: Launch, host: Host, seccomp: Path) -> None:
-    writer.set("lxc.seccomp.profile", seccomp)
+def _confinement(writer: Writer, launch: Launch, host: Host, seccomp: Path | None) -> None:
+    if seccomp is not None:
+        writer.set("lxc.seccomp.profile", seccomp)
     writer.set("lxc.seccomp.allow_nesting", 1)
     if launch.idmap is None:
         writer.set("lxc.cap.drop", DROPPED)
     if host.apparmor:
         writer.set("lxc.apparmor.profile", "generated")
         writer.set("lxc.apparmor.allow_nesting", int(launch.nesting))
+        for line in filter(None, map(str.strip, launch.apparmor.split("\n"))):
+            writer.set("lxc.apparmor.raw", line)
 
 
 def _system_mounts(writer: Writer, launch: Launch, host: Host) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import errno
 import logging
 import os
 import signal
@@ -24,22 +24,22 @@ from atoll.drivers.instance.contract import (
     MachineState,
     MountSpec,
     NicSpec,
+    Resident,
     Subscriber,
 )
-from atoll.drivers.instance.lxc import config, features, limits, state
+from atoll.drivers.instance.lxc import config, console, features, hotplug, launching, limits, raw, residents, state
 from atoll.drivers.instance.lxc.exec import Command
 from atoll.drivers.instance.lxc.monitor import Machine, Watcher
-from atoll.host import cgroup, guest_pty, lxc_command, netns, pidfd, process, veth
+from atoll.host import cgroup, file_session, guest_pty, listening, lxc_command, pidfd, process, veth
+from atoll.host.peer import Peer
 from atoll.host.threads import in_thread
 from atoll.host.zygote import Zygote
 
 log = logging.getLogger(__name__)
 
-_HOME = "/var/lib/atoll"
 _START_SECONDS = 120.0
 _KILL_SECONDS = 20.0
 _ADOPT_SECONDS = 3.0
-_LOG_TAIL = 2000
 
 _START_ENVIRONMENT = {"PATH": "/usr/sbin:/sbin"}
 """Where liblxc finds newuidmap and newgidmap it runs them in shells, which is 10 ms of a start; root needs neither."""
@@ -52,13 +52,14 @@ class LxcDriver:
         self._lxcpath = str(state_dir)
         self._zygote = Zygote()
         self._warming: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
         self._host: config.Host
         self._watcher: Watcher
 
     async def open(self, subscriber: Subscriber) -> DriverInfo:
         """Check the host and start the zygote."""
         process.find("lxc-start")
-        self._host = await in_thread(_look_at_host, self._lxcpath)
+        self._host = await in_thread(launching.look_at_host, self._lxcpath)
         self._watcher = Watcher(self._lxcpath, subscriber, self._remove_groups)
         await self._zygote.start()
         try:
@@ -126,6 +127,7 @@ class LxcDriver:
         if launch.id in self._watcher.machines:
             raise Conflict(f"The instance {launch.id.name!r} is running already")
         self._warm()
+        self._warn_of(launch.limits)
         path = await in_thread(self._prepare, launch)
         try:
             done = await process.run(
@@ -136,7 +138,8 @@ class LxcDriver:
             )
             found = await self._watcher.find(launch.id) if done.code == 0 else None
             if found is None:
-                raise HostError(f"Starting the instance {launch.id.name!r} failed: {await in_thread(_tail, launch, done.stderr)}")
+                said = await in_thread(launching.tail, launch, done.stderr)
+                raise HostError(f"Starting the instance {launch.id.name!r} failed: {said}")
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._clear(launch.id)))
             raise
@@ -148,15 +151,7 @@ class LxcDriver:
         """Write the generated files, set the old log aside, remove what a killed monitor left."""
         if lxc_command.has_monitor(self._lxcpath, launch.id.key):
             raise Conflict(f"The instance {launch.id.name!r} is running already, unknown to this daemon")
-        seccomp = launch.run_dir / "seccomp"
-        text = config.render(launch, self._host, seccomp)
-        _write(seccomp, launch.seccomp or config.SECCOMP)
-        path = launch.run_dir / "lxc.conf"
-        _write(path, text)
-        for name in ("lxc.log", "console.log"):
-            old = launch.log_dir / name
-            if old.exists():
-                old.replace(old.with_suffix(".log.old"))
+        path = launching.write_files(launch, self._host)
         self._remove_groups(launch.id)
         return path
 
@@ -247,9 +242,31 @@ class LxcDriver:
         read = await in_thread(state.read_all, self._host.layout, looks) if looks else {}
         return {id: read.get(id) or MachineState(InstanceStatus.STOPPED) for id in machines}
 
+    async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
+        """One pass in one thread."""
+        pids = {id: self._watcher.machines[id].init_pid for id in machines if id in self._watcher.machines}
+        return await in_thread(lambda: {id: listening.tcp_ports(pid) for id, pid in pids.items()})
+
     async def init_pid(self, machine: MachineId) -> int:
         """Host pid of the guest's init."""
         return self._running(machine).init_pid
+
+    async def open_files(self, machine: MachineId, root: Path | None) -> file_session.FileSession:
+        """In a worker of the zygote."""
+        if root is not None:
+            place = await in_thread(os.open, root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return await file_session.start(self._zygote, place)
+            finally:
+                os.close(place)
+        found = self._running(machine)
+        session = await file_session.start(self._zygote, found.init.fd, init=found.init_pid)
+        session.kill_when(found.gone)
+        return session
+
+    async def find_by_process(self, process: Peer) -> Resident | None:
+        """By the pid namespaces it is in."""
+        return await residents.find(process, self._watcher, self._host)
 
     # Inside ----------------------------------------------------------------------------------------------------------------
 
@@ -269,7 +286,13 @@ class LxcDriver:
             "cwd": spec.cwd,
         }
         fds = (spec.stdin, spec.stdout, spec.stderr, found.init.fd)
-        return Command(await self._zygote.execute(arguments, fds), terminal=spec.terminal)
+        try:
+            process = await self._zygote.execute(arguments, fds)
+        except HostError as error:
+            if pidfd.is_gone(found.init.fd):
+                raise Conflict("Instance is not running") from error
+            raise
+        return Command(process, terminal=spec.terminal)
 
     async def open_terminal(self, machine: MachineId, *, user: int, group: int) -> tuple[int, int]:
         """From the guest's devpts."""
@@ -285,21 +308,54 @@ class LxcDriver:
         except (OSError, KeyError) as error:
             raise HostError(f"No terminal in the instance {machine.name!r}: {error}") from error
 
+    async def open_console(self, machine: MachineId) -> console.Console:
+        """By the monitor."""
+        return await console.attach(self._lxcpath, self._running(machine))
+
+    async def console_log(self, log_dir: Path) -> bytes | None:
+        """The monitor's log."""
+        return await in_thread(console.read, log_dir)
+
+    async def clear_console_log(self, log_dir: Path) -> None:
+        """Empty the monitor's log."""
+        await in_thread(console.clear, log_dir)
+
     # Changes ---------------------------------------------------------------------------------------------------------------
 
     async def set_limits(self, machine: MachineId, limits_: Limits) -> None:
         """Write every limit's file, those without a limit too."""
         self._running(machine)
+        self._warn_of(limits_)
         group = self._host.payload(machine.key)
         try:
             await in_thread(limits.apply, self._host.layout, group, limits_)
         except OSError as error:
-            raise HostError(f"The limits of the instance {machine.name!r} cannot be set: {error}") from error
+            in_use = error.errno == errno.EBUSY and "memory." in str(error)
+            why = "more memory is in use than limits.memory allows" if in_use else str(error)
+            raise HostError(f"The limits of the instance {machine.name!r} cannot be set: {why}") from error
+
+    def _warn_of(self, limits_: Limits) -> None:
+        """Say once of each kind of limit that this host cannot hold that it does not: the machine runs all the same."""
+        for name in limits.unenforceable(limits_, self._host.layout, self._host.absent):
+            if name not in self._warned:
+                self._warned.add(name)
+                log.warning("This host's control groups cannot hold limits of kind %r: they have no effect", name)
+
+    async def pin(self, cpus: Mapping[MachineId, str]) -> None:
+        """One file each, in one thread."""
+        groups = {self._host.payload(id.key): text for id, text in cpus.items() if id in self._watcher.machines}
+        refused = await in_thread(limits.pin, self._host.layout, groups)
+        if refused:
+            raise HostError("; ".join(refused))
+
+    def check_raw(self, text: str) -> None:
+        """By the keys that liblxc documents."""
+        raw.check(text)
 
     async def attach_nic(self, machine: MachineId, nic: NicSpec, *, userns_root: int) -> None:
         """A new pair, its inner end in the machine's namespace from the first moment."""
         found = self._running(machine)
-        await in_thread(_attach_nic, found.init_pid, found.init.fd, nic)
+        await in_thread(hotplug.attach_nic, found.init_pid, found.init.fd, nic)
 
     async def detach_nic(self, machine: MachineId, nic: NicSpec) -> None:
         """Delete the pair by its outer end."""
@@ -308,28 +364,11 @@ class LxcDriver:
 
     async def attach_mount(self, machine: MachineId, mount: MountSpec) -> None:
         """In a worker of the zygote; the target is looked up below the guest's root only."""
-        found = self._running(machine)
-        arguments = {
-            "source": mount.source,
-            "target": mount.target,
-            "fstype": mount.fstype,
-            "options": list(mount.options),
-            "is_file": mount.is_file,
-            "owner": await in_thread(_guest_root, found.init_pid),
-        }
-        if not mount.idmapped:
-            await self._zygote.call("mount", arguments, [found.init.fd])
-            return
-        userns = await in_thread(_open_namespace, found.init_pid, found.init.fd, "user")
-        try:
-            await self._zygote.call("mount", arguments, [found.init.fd, userns])
-        finally:
-            os.close(userns)
+        await hotplug.attach_mount(self._zygote, self._running(machine), mount)
 
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
         """In a worker of the zygote."""
-        found = self._running(machine)
-        await self._zygote.call("unmount", {"target": mount.target}, [found.init.fd])
+        await hotplug.detach_mount(self._zygote, self._running(machine), mount)
 
     # Helpers ---------------------------------------------------------------------------------------------------------------
 
@@ -344,69 +383,6 @@ class LxcDriver:
             cgroup.remove(self._host.layout, group)
 
 
-def _look_at_host(lxcpath: str) -> config.Host:
-    """What configurations have to know of this host."""
-    mark = "" if lxcpath == _HOME else "-" + hashlib.sha256(lxcpath.encode()).hexdigest()[:8]
-    identity = cgroup.read_text("/proc/self/uid_map").split()
-    layout, group_root = cgroup.detect(), f"atoll{mark}"
-    return config.Host(
-        layout=layout,
-        group_root=group_root,
-        absent=limits.absent(layout, group_root),
-        apparmor=cgroup.read_text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
-        nested=identity != ["0", "0", "4294967295"],
-    )
-
-
 def _remove_empty(host: config.Host) -> None:
     """Remove this daemon's control groups, but for those in which anything runs."""
     cgroup.remove(host.layout, host.group_root)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a generated file that root alone may read, in one step."""
-    fresh = path.with_name(f".{path.name}.new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w") as file:
-        file.write(text)
-    fresh.replace(path)
-
-
-def _tail(launch: Launch, said: bytes) -> str:
-    """The end of a machine's log; of what lxc-start said, if it logged nothing."""
-    try:
-        text = (launch.log_dir / "lxc.log").read_text(errors="replace")[-_LOG_TAIL:].strip()
-    except OSError:
-        text = ""
-    return text or said.decode(errors="replace")[-_LOG_TAIL:].strip() or "it ended at once"
-
-
-def _guest_root(init_pid: int) -> list[int]:
-    """The host's user and group id of a guest's root."""
-    return [guest_pty.host_id(cgroup.read_text(f"/proc/{init_pid}/{kind}_map"), 0) for kind in ("uid", "gid")]
-
-
-def _open_namespace(init_pid: int, init_fd: int, kind: str) -> int:
-    """A descriptor of one of a machine's namespaces; sure to be the machine's, as its init was alive after it was opened."""
-    try:
-        fd = os.open(f"/proc/{init_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Conflict("The instance is not running") from error
-    if pidfd.is_gone(init_fd):
-        os.close(fd)
-        raise Conflict("The instance is not running")
-    return fd
-
-
-def _attach_nic(init_pid: int, init_fd: int, nic: NicSpec) -> None:
-    inside = _open_namespace(init_pid, init_fd, "net")
-    try:
-        veth.create(nic.host_name, nic.guest_name, hwaddr=nic.hwaddr, netns=inside, bridge=nic.bridge, mtu=nic.mtu)
-    finally:
-        os.close(inside)
-    try:
-        with netns.open_inside(init_pid) as link:
-            veth.set_up(link, nic.guest_name)
-    except (OSError, HostError) as error:
-        veth.delete(nic.host_name)
-        raise HostError(f"Device {nic.device} could not be attached: {error}") from error

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineEvent, MachineEventKind, MachineId, Subscriber
-from atoll.host import lxc_command, netns, pidfd
+from atoll.host import lxc_command, netns, peer, pidfd
 from atoll.host.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,17 @@ class Machine:
         self.id = id
         self.status = InstanceStatus.RUNNING
         self.init_pid = running.init_pid
+        self.namespace = peer.pid_namespace(running.init_pid)
         self.links = links
         self.gone = asyncio.Event()
         self.may_reboot = True  # False: end it instead
         self.monitor: pidfd.Watch
         self.init: pidfd.Watch
+
+    @property
+    def has_init(self) -> bool:
+        """Whether its init is alive, and so `init_pid` and `namespace` are its own."""
+        return self.init.fd >= 0 and not pidfd.is_gone(self.init.fd)
 
     def kill_init(self) -> None:
         """End it at once, also if it is just about to come up again."""
@@ -78,6 +84,7 @@ class Watcher:
         self._clean = clean
         self._tasks: set[asyncio.Task[None]] = set()
         self.machines: dict[MachineId, Machine] = {}
+        self.by_namespace: dict[int, Machine] = {}
 
     async def find(self, id: MachineId) -> tuple[lxc_command.Running, netns.Watch | None] | None:
         """What runs under that name, and a watch on its interfaces; the caller hands both to `track`."""
@@ -93,6 +100,7 @@ class Watcher:
         machine = self.machines[id] = Machine(id, running, links)
         machine.init = pidfd.Watch(running.init_fd, lambda: self._init_ended(machine))
         machine.monitor = pidfd.Watch(running.monitor_fd, lambda: self._monitor_ended(machine))
+        self.by_namespace[machine.namespace] = machine
         return machine
 
     def tell(self, machine: Machine, kind: MachineEventKind) -> None:
@@ -107,6 +115,12 @@ class Watcher:
         for machine in self.machines.values():
             machine.close()
         self.machines.clear()
+        self.by_namespace.clear()
+
+    def _forget_namespace(self, machine: Machine) -> None:
+        """Its number may be another machine's by now."""
+        if self.by_namespace.get(machine.namespace) is machine:
+            del self.by_namespace[machine.namespace]
 
     def _spawn(self, work: asyncio.Task[None]) -> None:
         self._tasks.add(work)
@@ -137,7 +151,10 @@ class Watcher:
         machine.init.close()
         if machine.links is not None:
             machine.links.close()
+        self._forget_namespace(machine)
         machine.init_pid, machine.links = running.init_pid, links
+        machine.namespace = peer.pid_namespace(running.init_pid)
+        self.by_namespace[machine.namespace] = machine
         machine.init = pidfd.Watch(running.init_fd, lambda: self._init_ended(machine))
         if machine.may_reboot:
             machine.status = InstanceStatus.RUNNING
@@ -151,6 +168,7 @@ class Watcher:
             machine.kill_init()
             await asyncio.sleep(_LOOK_FIRST)
         machine.close()
+        self._forget_namespace(machine)
         with contextlib.suppress(OSError):
             await in_thread(self._clean, machine.id)
         if self.machines.get(machine.id) is machine:

@@ -17,8 +17,8 @@ import pytest
 
 from atoll.drivers.storage.conformance.content import MAP, Node, change, fill_small
 from atoll.drivers.storage.conformance.suite import C1, C2, C3, CUSTOM, IMAGE, MakeDriver, paths, tree
-from atoll.drivers.storage.contract import StorageDriver, VolumeId, VolumeKind
-from atoll.host import process, syscalls
+from atoll.drivers.storage.contract import Refreshing, StorageDriver, VolumeId, VolumeKind
+from atoll.host import btrfs, process, syscalls
 
 IMAGE2 = VolumeId(VolumeKind.IMAGE, "default", "e" * 64)
 S0, S1, S2 = C1.at("s0"), C1.at("s1"), C1.at("s2")
@@ -27,6 +27,7 @@ MOST_STEPS = 400
 _NAME_CALLS = ["link", "mkdir", "mknod", "rename", "replace", "rmdir", "symlink", "unlink"]
 _INODE_CALLS = ["chmod", "chown", "fchmod", "fchown", "fsync", "ftruncate", "setxattr", "utime"]
 _KERNEL_CALLS = ["mount", "move_mount", "renameat2", "umount"]
+_SUBVOLUME_CALLS = ["create", "snapshot", "destroy", "set_readonly"]
 
 
 class Killed(BaseException):
@@ -88,6 +89,14 @@ async def _mounted(driver: StorageDriver) -> None:
     await driver.mount(C1, MAP)
 
 
+async def _refresh(driver: StorageDriver) -> None:
+    """Where the driver leaves it to the service there is nothing to kill."""
+    if isinstance(driver, Refreshing):
+        await driver.refresh(C1, C2, snapshots=["s0"])
+    else:
+        await driver.clone(IMAGE, C3)
+
+
 OPERATIONS: dict[str, Operation] = {
     "create an image": Operation(lambda d: d.create(IMAGE2, fill_small), [IMAGE2]),
     "create an instance": Operation(lambda d: d.create(C3, fill_small), [C3]),
@@ -95,6 +104,8 @@ OPERATIONS: dict[str, Operation] = {
     "clone a snapshot": Operation(lambda d: d.clone(S0, C3), [C3]),
     "clone a stopped instance": Operation(lambda d: d.clone(C1, C3), [C3]),
     "clone a running instance": Operation(lambda d: d.clone(C1, C3), [C3], _mounted),
+    "clone with snapshots": Operation(lambda d: d.clone(C1, C3, snapshots=["s0", "s1"]), [C3, C3.at("s0"), C3.at("s1")]),
+    "refresh": Operation(_refresh, [C2, C2.at("s0"), C3]),
     "snapshot a stopped instance": Operation(lambda d: d.snapshot(S2), [S2]),
     "snapshot a running instance": Operation(lambda d: d.snapshot(S2), [S2], _mounted),
     "restore": Operation(lambda d: d.restore(S0), [C1]),
@@ -125,6 +136,8 @@ class KillingConformance:
             monkeypatch.setattr(os, name, death.wrap(getattr(os, name)))
         for name in _KERNEL_CALLS:
             monkeypatch.setattr(syscalls, name, death.wrap(getattr(syscalls, name)))
+        for name in _SUBVOLUME_CALLS:
+            monkeypatch.setattr(btrfs, name, death.wrap(getattr(btrfs, name)))
         monkeypatch.setattr(process, "observer", lambda _argv: death.step())
         return death
 
@@ -208,8 +221,10 @@ class KillingConformance:
 
     async def _clear(self, driver: StorageDriver, empty: set[str], where: str) -> None:
         """Delete all; nothing may be left."""
-        for volume in (S0, S1, S2, CUSTOM.at("s0"), CUSTOM, C1, C2, C3, IMAGE, IMAGE2):
+        copied = [volume.at(name) for volume in (C2, C3) for name in ("s0", "s1")]
+        for volume in (*copied, S0, S1, S2, CUSTOM.at("s0"), CUSTOM, C1, C2, C3, IMAGE, IMAGE2):
             await driver.delete(volume)
         await driver.close()
+        await driver.open()
         survivors = {path for path in paths(driver.data(C1).parent.parent) if not path.startswith(".renames/")}
         assert survivors == empty, where

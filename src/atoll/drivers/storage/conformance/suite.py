@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from atoll.domain.errors import Conflict, NotFound
 from atoll.drivers.storage.conformance.content import MAP, OTHER_MAP, Node, as_guest, change, describe, fill_image
-from atoll.drivers.storage.contract import StorageDriver, VolumeId, VolumeKind
+from atoll.drivers.storage.contract import CopyingSnapshots, Refreshing, StorageDriver, VolumeId, VolumeKind
 
 IMAGE = VolumeId(VolumeKind.IMAGE, "default", "f" * 64)
 C1 = VolumeId(VolumeKind.INSTANCE, "default", "c1")
@@ -26,8 +27,6 @@ MakeDriver = Callable[[], StorageDriver]
 
 async def tree(driver: StorageDriver, volume: VolumeId) -> dict[str, Node]:
     """What is in a volume that is not mounted."""
-    if volume.kind is VolumeKind.CUSTOM:
-        return describe(driver.data(volume))
     async with driver.open_rootfs(volume) as rootfs:
         return describe(rootfs)
 
@@ -116,12 +115,12 @@ class StorageConformance:
         pool = driver.data(C1).parent.parent
         modes = {name: (pool / name).stat().st_mode & 0o777 for name in ("", "containers", "images", "custom")}
         assert modes == {"": 0o711, "containers": 0o711, "images": 0o700, "custom": 0o700}
-        assert driver.data(C1).stat().st_mode & 0o777 == 0o700
+        assert driver.data(C1).stat().st_mode & 0o777 == 0o100
         await driver.mount(C1, MAP)
         found = driver.data(C1).stat()
-        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, MAP.root_group, 0o710)
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (MAP.root, 0, 0o100)
         await driver.unmount(C1)
-        assert (driver.data(C1).stat().st_gid, driver.data(C1).stat().st_mode & 0o777) == (0, 0o700)
+        assert (driver.data(C1).stat().st_uid, driver.data(C1).stat().st_mode & 0o777) == (0, 0o100)
 
     @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
     async def test_snapshot_and_restore(self, driver: StorageDriver, *, mounted: bool) -> None:
@@ -159,6 +158,28 @@ class StorageConformance:
                 async with driver.open_rootfs(C1):
                     pass
 
+    async def test_a_snapshot_of_one_moment(self, driver: StorageDriver) -> None:
+        if not isinstance(driver, CopyingSnapshots):
+            pytest.skip("its snapshots are of one moment by themselves")
+        mounted = await driver.mount(C1, MAP)
+        await as_guest(mounted, MAP, change)
+        pauses = 0
+
+        def write_last(root: Path, _uid: int) -> None:
+            (root / "etc/new").write_text("the last before the pause")
+
+        @asynccontextmanager
+        async def pause() -> AsyncIterator[None]:
+            nonlocal pauses
+            pauses += 1
+            await as_guest(mounted, MAP, write_last)
+            yield
+
+        await driver.snapshot_paused(C1.at("s0"), pause)
+        assert pauses == 1
+        await driver.unmount(C1)
+        assert await tree(driver, C1.at("s0")) == await tree(driver, C1)
+
     async def test_a_running_guest_cannot_lead_a_copy_out(self, driver: StorageDriver, tmp_path: Path) -> None:
         (tmp_path / "secret").mkdir()
         (tmp_path / "secret/file").write_text("secret of the host")
@@ -180,6 +201,68 @@ class StorageConformance:
         async with driver.open_rootfs(C1.at("s0")) as rootfs:
             texts = {path.read_text() for path in rootfs.glob("swap/*/file") if not path.parent.is_symlink()}
         assert texts <= {"guest"}
+
+    @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
+    async def test_a_clone_with_snapshots(self, driver: StorageDriver, *, mounted: bool) -> None:
+        await driver.snapshot(C1.at("s0"))
+        await self._change(driver, C1)
+        for name in ("s1", "s2"):
+            await driver.snapshot(C1.at(name))
+        await write(driver, C1, "etc/last", "last")
+        names = ("s0", "s2")
+        whole = {name: await tree(driver, C1.at(name) if name else C1) for name in ("", *names)}
+        if mounted:
+            await driver.mount(C1, MAP)
+        await driver.clone(C1, C2, snapshots=names)
+        await driver.unmount(C1)
+        assert {name: await tree(driver, C2.at(name) if name else C2) for name in ("", *names)} == whole
+        assert not await exists(driver, C2.at("s1"))
+        assert (driver.data(C2.at("s0")) / "metadata.yaml").is_file()
+        for name in ("s0", "s1", "s2"):
+            await driver.delete(C1.at(name))
+        await driver.delete(C1)
+        await write(driver, C2, "etc/last", "changed")
+        await driver.restore(C2.at("s0"))
+        assert await tree(driver, C2) == whole["s0"] == await tree(driver, C2.at("s0"))
+        assert list(await driver.audit([IMAGE, C2, C2.at("s0"), C2.at("s2")])) == []
+
+    async def test_a_clone_with_a_snapshot_that_is_missing_leaves_nothing(self, driver: StorageDriver) -> None:
+        pool = driver.data(C1).parent.parent
+        await driver.snapshot(C1.at("s0"))
+        before = paths(pool)
+        with pytest.raises(NotFound):
+            await driver.clone(C1, C2, snapshots=["s0", "gone"])
+        with pytest.raises(NotFound):
+            await driver.clone(C1.at("gone"), C2)
+        await driver.close()
+        await driver.open()
+        assert paths(pool) == before
+
+    @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
+    async def test_refresh_where_the_driver_can(self, driver: StorageDriver, *, mounted: bool) -> None:
+        if not isinstance(driver, Refreshing):
+            pytest.skip("the driver leaves it to the service")
+        await driver.snapshot(C1.at("s0"))
+        await driver.clone(C1, C2, snapshots=["s0"])
+        await write(driver, C2, "etc/own", "of the copy")
+        await driver.snapshot(C2.at("own"))
+        await self._change(driver, C1)
+        await driver.snapshot(C1.at("s1"))
+        await write(driver, C1, "etc/last", "last")
+        whole = {name: await tree(driver, C1.at(name) if name else C1) for name in ("", "s0", "s1")}
+        own = await tree(driver, C2.at("own"))
+        if mounted:
+            await driver.mount(C1, MAP)
+        await driver.refresh(C1, C2, snapshots=["s1"])
+        await driver.unmount(C1)
+        assert {name: await tree(driver, C2.at(name) if name else C2) for name in ("", "s0", "s1")} == whole
+        assert await tree(driver, C2.at("own")) == own
+        await driver.mount(C2, MAP)
+        with pytest.raises(Conflict):
+            await driver.refresh(C1, C2)
+        await driver.unmount(C2)
+        known = [IMAGE, C1, C1.at("s0"), C1.at("s1"), C2, *(C2.at(name) for name in ("s0", "own", "s1"))]
+        assert list(await driver.audit(known)) == []
 
     async def test_clone_of_a_snapshot_of_a_clone(self, driver: StorageDriver) -> None:
         await self._change(driver, C1)
@@ -347,6 +430,11 @@ class StorageConformance:
         assert any("c1" in sentence and "not in the database" in sentence for sentence in sentences)
         assert any("c2" in sentence and "not on disk" in sentence for sentence in sentences)
         assert await tree(driver, C1) == await tree(driver, IMAGE)
+
+    async def test_the_inventory_is_what_is_there(self, driver: StorageDriver) -> None:
+        await driver.snapshot(C1.at("s0"))
+        await driver.create(CUSTOM)
+        assert set(await driver.inventory()) == {IMAGE, C1, C1.at("s0"), CUSTOM}
 
     async def test_resources(self, driver: StorageDriver) -> None:
         resources = await driver.resources()

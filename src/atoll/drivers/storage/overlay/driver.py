@@ -12,7 +12,7 @@ from pathlib import Path
 from atoll.domain.errors import Conflict, Unsupported
 from atoll.domain.idmap import IdMap
 from atoll.drivers.storage import blocking, folders, source
-from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pool, Resources, VolumeId, VolumeKind
+from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pause, Pool, Resources, VolumeId, VolumeKind
 from atoll.drivers.storage.folders import ROOTFS, Folders
 from atoll.drivers.storage.overlay import mounting, probe
 from atoll.drivers.storage.overlay.layers import DEEPEST, LayerStore, read_stack
@@ -20,12 +20,13 @@ from atoll.drivers.storage.overlay.usage import Usage
 from atoll.drivers.storage.overlay.volumes import StackedVolumes
 from atoll.drivers.storage.plain import PlainVolumes
 from atoll.drivers.storage.rubbish import Rubbish
+from atoll.drivers.storage.streams import WithoutStreams
 from atoll.host import confined, mount, threads, trees, userns
 
 log = logging.getLogger(__name__)
 
 
-class OverlayDriver:
+class OverlayDriver(WithoutStreams):
     """See `contract.StorageDriver`."""
 
     name = "overlay"
@@ -85,13 +86,24 @@ class OverlayDriver:
                 await self._rubbish.remove([made])
                 raise
 
-    async def clone(self, source: VolumeId, target: VolumeId) -> None:
+    async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
         if source.kind is VolumeKind.CUSTOM:
-            await self._plain.copy(source, target, live=not source.snapshot)
-        elif source.snapshot or source.kind is VolumeKind.IMAGE:
+            await self._plain.copy(source, target, live=not source.snapshot, snapshots=snapshots)
+            return
+        if snapshots:
+            await blocking.call("copy a volume", self._stacks.clone_snapshots, source, target, snapshots)
+        try:
+            await self._clone(source, target)
+        except BaseException:
+            if snapshots:
+                await self._rubbish.remove(await blocking.call("copy a volume", self._stacks.delete_snapshots, target, snapshots))
+            raise
+
+    async def _clone(self, source: VolumeId, target: VolumeId) -> None:
+        if source.snapshot or source.kind is VolumeKind.IMAGE:
             await blocking.call("copy a volume", self._stacks.clone_frozen, source, target)
         elif self._in_use(source):
-            await self._copy_live(source, target)
+            await self._copy_live(source, target, None)
         else:
             await self._settled(source)
             await self._limit_depth(source)
@@ -101,20 +113,54 @@ class OverlayDriver:
         if snapshot.kind is VolumeKind.CUSTOM:
             await self._plain.copy(snapshot.parent, snapshot, live=True)
         elif self._in_use(snapshot.parent):
-            await self._copy_live(snapshot.parent, snapshot)
+            await self._copy_live(snapshot.parent, snapshot, None)
         else:
             await self._settled(snapshot.parent)
             await self._limit_depth(snapshot.parent)
             await blocking.call("make a snapshot", self._stacks.snapshot_frozen, snapshot)
 
-    async def _copy_live(self, source: VolumeId, target: VolumeId) -> None:
-        """Clone or snapshot an instance in use: its upper is copied, its machine goes on undisturbed."""
+    async def snapshot_paused(self, snapshot: VolumeId, pause: Pause) -> None:
+        """See `contract.CopyingSnapshots`."""
+        if snapshot.kind is VolumeKind.INSTANCE and self._in_use(snapshot.parent):
+            await self._copy_live(snapshot.parent, snapshot, pause)
+        else:
+            await self.snapshot(snapshot)
+
+    async def _copy_live(self, source: VolumeId, target: VolumeId, pause: Pause | None) -> None:
+        """Clone or snapshot an instance in use: its upper is copied, what is below is shared."""
         await blocking.call("copy a volume", self._folders.require_absent, target)
         stack = await blocking.call("copy a volume", self._stacks.stack, source)
         made = await blocking.call("copy a volume", self._folders.temporary)
         try:
-            await trees.copy_live(self._layers.tree(stack[0]), made)
+            await trees.copy_live(self._layers.tree(stack[0]), made, pause)
             await blocking.call("copy a volume", self._stacks.clone_with, source, target, made)
+        except BaseException:
+            await self._rubbish.remove([made])
+            raise
+
+    async def refresh(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
+        """See `contract.Refreshing`: the target gets a stack like the source's in the place of its own."""
+        self._require_idle(target)
+        await self._settled(target)
+        for name in snapshots:
+            await blocking.call("copy a snapshot", self._stacks.clone_snapshot, source.at(name), target.at(name))
+        if self._in_use(source):
+            gone = await self._refresh_live(source, target)
+        elif source.snapshot:
+            gone = await blocking.call("refresh a volume", self._stacks.replace_frozen, target, source)
+        else:
+            await self._settled(source)
+            await self._limit_depth(source)
+            gone = await blocking.call("refresh a volume", self._stacks.replace_freezing, target, source)
+        self._usage.forget(target)
+        await self._rubbish.remove(gone)
+
+    async def _refresh_live(self, source: VolumeId, target: VolumeId) -> list[Path]:
+        stack = await blocking.call("refresh a volume", self._stacks.stack, source)
+        made = await blocking.call("refresh a volume", self._folders.temporary)
+        try:
+            await trees.copy_live(self._layers.tree(stack[0]), made)
+            return await blocking.call("refresh a volume", self._stacks.replace_with, target, source, made)
         except BaseException:
             await self._rubbish.remove([made])
             raise
@@ -176,7 +222,7 @@ class OverlayDriver:
             else:
                 stage = self._folders.temporary("stage")
                 mounting.mount_shifted(self._layers.root, stage, rootfs, stack, idmap, namespace)
-        folders.open_to_guest(data, idmap.root_group if idmap is not None else 0)
+        folders.open_to_guest(data, idmap.root if idmap is not None else 0)
         return Mounted(rootfs, shifted=idmap is not None)
 
     async def unmount(self, volume: VolumeId) -> None:
@@ -215,6 +261,9 @@ class OverlayDriver:
 
     @asynccontextmanager
     async def open_rootfs(self, volume: VolumeId) -> AsyncIterator[Path]:
+        if volume.kind is VolumeKind.CUSTOM:
+            yield await blocking.call("open a volume", self._folders.require, volume)
+            return
         await self._settled(volume)
         opened = self._opened.setdefault(volume, _Opened())
         opened.users += 1
@@ -274,6 +323,9 @@ class OverlayDriver:
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         return await blocking.call("audit the storage pool", self._audit, known)
+
+    async def inventory(self) -> Sequence[VolumeId]:
+        return await blocking.call("look through the storage pool", lambda: list(self._folders.scan()))
 
     def _audit(self, known: Collection[VolumeId]) -> list[str]:
         repairs = [*self._folders.clear_aside(), *self._folders.settle_renames(known), *self._unmount_unknown(known)]

@@ -6,16 +6,18 @@ step by `hold` and `release`. Methods block and may be called from several threa
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atoll.domain.errors import HostError
+from atoll.domain.errors import HostError, Unsupported
 from atoll.drivers.storage import folders
 from atoll.host import confined
 
@@ -54,8 +56,37 @@ def write_first_stack(made: Path, stack: Stack) -> None:
         os.close(descriptor)
 
 
+def share_first_stack(made: Path, source: Path, stack: Stack) -> None:
+    """As `write_first_stack`, for the stack that a volume in folder `source` has: both names are of one file, which is on the
+    disk already and never written to (`write_stack` makes a new one)."""
+    try:
+        os.link(source / STACK_FILE, made / STACK_FILE, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        write_first_stack(made, stack)
+
+
 def _text(stack: Stack) -> bytes:
     return "".join(f"{layer}\n" for layer in stack).encode()
+
+
+def require_no_whiteouts(tree: Path) -> None:
+    """Unsupported if there are marks of an overlay in a tree that is to be a layer, as container engines leave them that ran on
+    another file system: they would be taken for ours, and what they hide is a guest's own affair."""
+    pending = [os.fspath(tree)]
+    while pending:
+        with os.scandir(pending.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
+                    facts = entry.stat(follow_symlinks=False)
+                    if stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0:
+                        name = os.path.relpath(entry.path, tree)
+                        raise Unsupported(
+                            f"The root file system has marks of an overlay, which pools of this driver cannot keep: {name}"
+                        )
 
 
 class LayerStore:

@@ -6,15 +6,24 @@ most layers or folders to spare that the audit removes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from atoll.domain.errors import AtollError, NotFound
 from atoll.drivers.storage import folders
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.drivers.storage.folders import ROOTFS, Folders
-from atoll.drivers.storage.overlay.layers import STACK_FILE, LayerStore, Stack, read_stack, write_first_stack, write_stack
+from atoll.drivers.storage.overlay.layers import (
+    STACK_FILE,
+    LayerStore,
+    Stack,
+    read_stack,
+    require_no_whiteouts,
+    share_first_stack,
+    write_first_stack,
+    write_stack,
+)
 from atoll.host import confined, disk
 
 
@@ -51,6 +60,8 @@ class StackedVolumes:
 
     def finish(self, made: Path, volume: VolumeId) -> None:
         """Make a filled folder a volume: its root becomes a layer. An image is flushed, for all its clones rest on it."""
+        if volume.kind is VolumeKind.INSTANCE:
+            require_no_whiteouts(made / ROOTFS)
         with self._new_layer(self._store.adopt(made / ROOTFS)) as base:
             (made / ROOTFS).mkdir(mode=0o755)
             if volume.kind is VolumeKind.IMAGE:
@@ -64,6 +75,42 @@ class StackedVolumes:
         """A new instance over the stack of an image or a snapshot."""
         with self._held(lambda: self.stack(source)) as below:
             self._publish_over(source, target, self._store.make(below), below)
+
+    def clone_snapshots(self, source: VolumeId, target: VolumeId, names: Sequence[str]) -> None:
+        """The named snapshots of a volume as all those of another, in one step: the same layers, held once more."""
+        self._pool.require_absent(target)
+        made = self._pool.temporary()
+        try:
+            with ExitStack() as held:
+                for name in names:
+                    self._share(source.at(name), made / name, held)
+                self._pool.publish_snapshots(made, target)
+        except BaseException:
+            confined.remove_tree(made)
+            raise
+
+    def clone_snapshot(self, source: VolumeId, target: VolumeId) -> None:
+        """A snapshot of a volume as one more of another."""
+        made = self._pool.temporary()
+        try:
+            with ExitStack() as held:
+                self._share(source, made / "snapshot", held)
+                self._pool.publish(made / "snapshot", target)
+        finally:
+            confined.remove_tree(made)
+
+    def _share(self, source: VolumeId, made: Path, held: ExitStack) -> None:
+        """Make a folder like a snapshot's, whose layers are held for it if `held` is left without an error."""
+        stack = held.enter_context(self._held(lambda: self.stack(source)))
+        made.mkdir(mode=0o700)
+        (made / ROOTFS).mkdir(mode=0o755)
+        data = self._pool.data(source)
+        folders.copy_side_files(data, made, without={STACK_FILE}, share=True)
+        share_first_stack(made, data, stack)
+
+    def delete_snapshots(self, volume: VolumeId, names: Sequence[str]) -> list[Path]:
+        """As `delete`, for several snapshots."""
+        return [path for name in names for path in self.delete(volume.at(name))]
 
     def clone_with(self, source: VolumeId, target: VolumeId, tree: Path) -> None:
         """A new volume, an instance or a snapshot, with a copy of the instance's upper over the layers that it lies on."""
@@ -109,11 +156,41 @@ class StackedVolumes:
 
     def restore(self, snapshot: VolumeId) -> list[Path]:
         """Make an instance, not in use, as its snapshot was: a new upper over the snapshot's stack. Returns what to remove."""
-        old = self.stack(snapshot.parent)
-        with self._held(lambda: self.stack(snapshot)) as below:
-            with self._new_layer(self._store.make(below)) as upper, self._prepared(snapshot, (upper, *below)) as made:
-                self._pool.exchange(made, snapshot.parent)
-        return [made, *self._withdraw_layers(self._store.release(old))]
+        return self.replace_frozen(snapshot.parent, snapshot)
+
+    def replace_frozen(self, target: VolumeId, source: VolumeId) -> list[Path]:
+        """Make an instance, not in use, as a snapshot is: a new upper over that one's stack. Returns what to remove."""
+        with self._replaced(target) as gone, self._held(lambda: self.stack(source)) as below:
+            gone.append(self._exchange_over(source, target, self._store.make(below), below))
+        return gone
+
+    def replace_freezing(self, target: VolumeId, source: VolumeId) -> list[Path]:
+        """As `replace_frozen`, from an instance that is not in use."""
+        below = self.freeze(source)
+        self._store.hold(below)
+        with self._replaced(target) as gone, self._released_on_failure(below):
+            gone.append(self._exchange_over(source, target, self._store.make(below), below))
+        return gone
+
+    def replace_with(self, target: VolumeId, source: VolumeId, tree: Path) -> list[Path]:
+        """As `replace_frozen`, from an instance in use: with a copy of its upper over the layers that it lies on."""
+        with self._replaced(target) as gone, self._held(lambda: self.stack(source)[1:]) as below:
+            gone.append(self._exchange_over(source, target, self._store.adopt(tree), below))
+        return gone
+
+    @contextmanager
+    def _replaced(self, volume: VolumeId) -> Iterator[list[Path]]:
+        """The block puts another stack in the place of the volume's; the list gets the layers that nobody has any more."""
+        old = self.stack(volume)
+        gone: list[Path] = []
+        yield gone
+        gone += self._withdraw_layers(self._store.release(old))
+
+    def _exchange_over(self, source: VolumeId, target: VolumeId, layer: str, below: Stack) -> Path:
+        """As `_publish_over`, in the place of a target that exists; returns where that is now."""
+        with self._new_layer(layer), self._prepared(source, (layer, *below)) as made:
+            self._pool.exchange(made, target)
+        return made
 
     def delete(self, volume: VolumeId) -> list[Path]:
         """Take a volume out of sight, and the layers that were its alone; returns what to remove."""

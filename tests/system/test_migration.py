@@ -1,0 +1,118 @@
+"""Instances between two servers: what arrives is what was sent, and what a kill of either leaves is whole, or gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from box import Daemon, wait_until
+
+pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+CHANGES = """
+    echo one > /root/file; ln /root/file /root/link; chown 1000:1000 /root/file; chmod 4711 /root/file
+    mkdir -p /root/deep/er; mkfifo /root/fifo; ln -s /etc/shadow /root/symlink; rm -f /etc/doomed
+"""
+AFTER = "echo two > /root/new; rm -r /root/deep; dd if=/dev/urandom of=/root/large bs=1M count=24 2>/dev/null"
+LOOK = "cd /root; stat -c '%n %u %g %a %h %F' *; cat file; [ ! -e large ] || md5sum large"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two daemons that reach each other; clients know them as a and b."""
+
+    a: Daemon
+    b: Daemon
+
+    def settled(self) -> None:
+        """Neither has anything under way, nor left in its folder of uploads; b has no files without an instance."""
+        wait_until(lambda: not list(self.a.dir.glob("backups/.import-*")), "the source's folder is gone")
+        wait_until(lambda: not list(self.b.dir.glob("backups/.import-*")), "the target's folder is gone")
+        known = {name for (name,) in self.b.listed("n")}
+        assert {path.name for path in self.b.dir.glob("storage-pools/plain/containers/*")} == known
+
+
+@pytest.fixture(scope="module")
+def pair(daemon: Daemon) -> Iterator[Pair]:
+    """The second is in the first one's box, and has a pool of another driver."""
+    folder = Path(tempfile.mkdtemp(prefix="atoll-system-"))
+    folder.chmod(0o711)
+    try:
+        second = Daemon(folder)
+        second.box.close()
+        second.box = daemon.box
+        try:
+            second.start()
+            second.run("atoll", "storage", "create", "plain", "dir")
+            second.run("atoll", "profile", "device", "add", "default", "root", "disk", "path=/", "pool=plain")
+            for name, server, port in (("a", daemon, 8443), ("b", second, 8444)):
+                server.run("atoll", "config", "set", "core.https_address", f"127.0.0.1:{port}")
+                server.run("atoll", "config", "set", "core.trust_password", "secret")
+                daemon.run("atoll", "remote", "add", name, f"127.0.0.1:{port}", "--accept-certificate", "--password", "secret")
+            yield Pair(daemon, second)
+        finally:
+            for (name,) in second.listed("n"):
+                second.run("atoll", "delete", "--force", name)
+            second.kill()
+            second.remove_groups()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def original(pair: Pair) -> Iterator[str]:
+    """An instance on a, with two snapshots, that runs. What is looked for in its copies."""
+    pair.a.run("atoll", "launch", "tiny", "c1", "--config", "user.one=1")
+    pair.a.inside("c1", "sh", "-c", CHANGES)
+    pair.a.run("atoll", "snapshot", "c1", "early")
+    pair.a.inside("c1", "sh", "-c", AFTER)
+    pair.a.run("atoll", "snapshot", "c1", "late")
+    yield pair.a.inside("c1", "sh", "-c", LOOK)
+    for (name,) in pair.a.listed("n"):
+        pair.a.run("atoll", "delete", "--force", name)
+
+
+def test_a_copy_is_what_the_original_is_and_was(pair: Pair, original: str) -> None:
+    pair.a.run("atoll", "copy", "a:c1", "b:", "--stateless")
+    assert pair.b.listed("nsS") == [["c1", "STOPPED", "2"]]
+    pair.b.run("atoll", "start", "c1")
+    assert pair.b.inside("c1", "sh", "-c", LOOK) == original
+    pair.b.run("atoll", "restore", "c1", "early")
+    assert "deep 0 0 755" in pair.b.inside("c1", "sh", "-c", LOOK)
+    pair.b.run("atoll", "stop", "--force", "c1")
+    pair.a.run("atoll", "copy", "a:c1", "b:", "--stateless", "--refresh", "--mode", "relay")
+    pair.b.run("atoll", "start", "c1")
+    assert pair.b.inside("c1", "sh", "-c", LOOK) == original
+    pair.a.run("atoll", "config", "set", "b:c1", "user.one=2")
+    pair.a.run("atoll", "move", "b:c1", "a:back", "--mode", "push", "--stateless")
+    assert pair.b.listed("n") == []
+    pair.a.run("atoll", "start", "back")
+    assert pair.a.inside("back", "sh", "-c", LOOK) == original
+    assert pair.a.run("atoll", "config", "get", "back", "user.one") == "2\n"
+    pair.a.run("atoll", "delete", "--force", "back")
+    pair.settled()
+
+
+@pytest.mark.parametrize("victim", ["a", "b"])
+def test_a_kill_in_between_leaves_the_source_whole_and_the_target_clean(pair: Pair, original: str, victim: str) -> None:
+    killed: Daemon = getattr(pair, victim)
+    argv = pair.a.box.enter([pair.a.program("atoll"), "copy", "a:c1", "b:cut", "--stateless", "--instance-only"])
+    client = subprocess.Popen(argv, env=pair.a.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: list(pair.b.dir.glob("storage-pools/plain/containers/cut/rootfs/root/.large.*")), "files arrive")
+        killed.kill()
+        assert client.wait(30) != 0
+    finally:
+        client.kill()
+        client.wait()
+    killed.start()
+    wait_until(lambda: not pair.b.listed("n"), "the target is clean")
+    pair.settled()
+    assert pair.a.inside("c1", "sh", "-c", LOOK) == original
+    assert pair.a.listed("nS") == [["c1", "2"]]
