@@ -177,11 +177,19 @@ def _delete_instance(call: Call, server: Server, name: str, full_name: str) -> N
     if found["status"] not in ("Stopped", "Error"):
         if not call.flags.on("force"):
             raise CommandError("The instance is currently running, stop it first or pass --force")
-        stop_now = {"action": "stop", "timeout": -1, "force": True}
-        call.change(server, "PUT", url("instances", name, "state"), stop_now)
+        _stop_now(call, server, name)
         if found.get("ephemeral"):
             return
     call.change(server, "DELETE", url("instances", name))
+
+
+def _stop_now(call: Call, server: Server, name: str) -> None:
+    """By force; that it ended by itself meanwhile, or by somebody else, is as good."""
+    try:
+        call.change(server, "PUT", url("instances", name, "state"), {"action": "stop", "timeout": -1, "force": True})
+    except ServerError:
+        if server.get(url("instances", name))["status"] != "Stopped":
+            raise
 
 
 def rename(call: Call) -> None:
