@@ -32,6 +32,7 @@ from atoll.domain.migration_header import Snapshot as Told
 from atoll.drivers.instance.contract import MachineId
 from atoll.host import folders, rsync
 from atoll.host.rsync import Tree
+from atoll.services import budgets
 from atoll.services.instances import copy, restoring
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.instances.create import CREATING, InstanceCreator, Request
@@ -202,7 +203,7 @@ class Arrival:
         driver = self._core.storage.driver(loaded.pool)
         place = Place(driver, loaded.volume)
         shifted = description.idmap(self._header)
-        async with staging.folder(self._core) as beside:
+        async with budgets.watched(driver), staging.folder(self._core) as beside:
             for entry in self._backup.snapshots:
                 name = f"{loaded.record.name}/{entry.name}"
                 await self._receive_state(place, beside, _shift_of(entry, shifted), Progress(operation, name))
