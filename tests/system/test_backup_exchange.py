@@ -167,7 +167,8 @@ def test_a_running_instance_is_recovered(machines: Daemon) -> None:
     machines.run("atoll", "launch", "tiny", "c1")
     machines.run("atoll", "snapshot", "c1", "s0")
     folder = machines.state / "containers" / "c1"
-    wait_until(lambda: "name: s0" in (folder / "backup.yaml").read_text(), "the snapshot is described")
+    described = folder / "backup.yaml"  # written a moment after what it tells of
+    wait_until(lambda: described.is_file() and "name: s0" in described.read_text(), "the snapshot is described")
     pid = machines.init_pid("c1")
     for table in ("instances", "storage_volumes"):
         machines.run("atolld", "sql", "global", f"DELETE FROM {table} WHERE name = 'c1'")
