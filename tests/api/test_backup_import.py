@@ -277,7 +277,7 @@ async def test_a_cut_upload_leaves_nothing(app: Any) -> None:
 
 
 async def described(app: Any, name: str = "c1") -> Path:
-    await asyncio.sleep(backup_yaml.PAUSE_SECONDS + 0.1)
+    await asyncio.sleep(backup_yaml.PAUSE_SECONDS + 0.4)
     path: Path = app.daemon.storage.driver("pool").data(volume(name)) / "backup.yaml"
     return path
 

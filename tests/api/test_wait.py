@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -43,18 +44,28 @@ async def test_what_holds_already(running: Any) -> None:
     await holds(running, "running", "ipv4", "tcp=80", "agent", "exec=sh -c 'exit 0'")
 
 
+async def until(ready: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await ready():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.02)
+
+
 async def test_what_comes_to_hold(running: Any) -> None:
     content = await begun(running, "ipv6", "tcp=80", "stopped")
     driver = running.daemon.driver
     driver.give_address(C1, "inet", "10.0.0.2")
     driver.listen(C1, 8080)
+
+    async def holding(*names: str) -> bool:
+        found: dict[str, bool] = (await running.get(content["operation"]))["metadata"]["conditions"]
+        return found == {name: name in names for name in ("ipv6", "tcp=80", "stopped")}
+
     await asyncio.sleep(0.1)
+    assert await holding()
     driver.give_address(C1, "inet6", "fd00::2")
-    await asyncio.sleep(0.1)
-    found = await running.get(content["operation"])
-    assert found["metadata"]["conditions"] == {"ipv6": True, "tcp=80": False, "stopped": False}
+    await until(lambda: holding("ipv6"))
     driver.listen(C1, 80)
-    await asyncio.sleep(0.1)
+    await until(lambda: holding("ipv6", "tcp=80"))
     await running.set_state("c1", "stop", force=True)
     assert (await running.ended(content))["status"] == "Success"
 
@@ -78,12 +89,14 @@ async def test_what_will_never_hold(running: Any) -> None:
 
 async def test_a_wait_is_cancelled_and_ends_its_command(running: Any) -> None:
     content = await begun(running, "exec=sleep 1000", "ipv4")
-    await asyncio.sleep(0.1)
-    assert (await running.daemon.driver.state([C1]))[C1].processes == 2
+
+    async def processes(count: int) -> bool:
+        return bool((await running.daemon.driver.state([C1]))[C1].processes == count)
+
+    await until(lambda: processes(2))
     await running.call("DELETE", content["operation"])
     assert (await running.ended(content))["status"] == "Cancelled"
-    await asyncio.sleep(0)
-    assert (await running.daemon.driver.state([C1]))[C1].processes == 1
+    await until(lambda: processes(1))
 
 
 async def test_an_instance_that_goes(stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
