@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Self
 
 from atoll.domain.errors import AtollError, BadRequest, Conflict, DeadlineExceeded, Forbidden, HostError, NotFound
-from atoll.host import messages, pidfd
+from atoll.host import messages, pidfd, streams
 from atoll.host.zygote import Zygote
 
 ANSWER_SECONDS = 30.0
@@ -79,7 +79,7 @@ class FileSession:
             try:
                 with contextlib.suppress(TimeoutError):  # in the kernel's hands: it dies as soon as these let go
                     async with asyncio.timeout(END_SECONDS):
-                        await _ready(handle, write=False)
+                        await streams.ready(handle, write=False)
             finally:
                 os.close(handle)
 
@@ -125,7 +125,7 @@ class FileSession:
                     data, fds = messages.receive(self._link)
                     break
                 except BlockingIOError:
-                    await _ready(self._link.fileno(), write=False)
+                    await streams.ready(self._link.fileno(), write=False)
                 except OSError as error:
                     raise _ended() from error
         if not data:
@@ -148,7 +148,7 @@ class FileSession:
                     data = os.read(stream, CHUNK)
                 except BlockingIOError:
                     async with _limit(STREAM_SECONDS):
-                        await _ready(stream, write=False)
+                        await streams.ready(stream, write=False)
                     continue
                 if not data:
                     break
@@ -200,22 +200,6 @@ def _ended() -> AtollError:
     return Conflict("The instance was stopped while its files were worked on")
 
 
-async def _ready(fd: int, *, write: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def tell() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-    add(fd, tell)
-    try:
-        await ready
-    finally:
-        remove(fd)
-
-
 async def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -223,4 +207,4 @@ async def _write_all(fd: int, data: bytes) -> None:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
             async with _limit(STREAM_SECONDS):
-                await _ready(fd, write=True)
+                await streams.ready(fd, write=True)

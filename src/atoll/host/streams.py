@@ -26,21 +26,21 @@ def set_window(fd: int, *, width: int, height: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0))
 
 
-async def _ready(fd: int, *, write: bool, until: asyncio.Future[Any] | None = None) -> None:
+async def ready(fd: int, *, write: bool, until: asyncio.Future[Any] | None = None) -> None:
     """Wait until the descriptor can be read or written, or `until` is done."""
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
+    woken: asyncio.Future[None] = loop.create_future()
 
     def done(_: object = None) -> None:
-        if not ready.done():
-            ready.set_result(None)
+        if not woken.done():
+            woken.set_result(None)
 
     add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
     add(fd, done)
     if until is not None:
         until.add_done_callback(done)
     try:
-        await ready
+        await woken
     finally:
         remove(fd)
         if until is not None:
@@ -62,7 +62,7 @@ async def chunks(fd: int, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
         except BlockingIOError:
             if over:
                 return
-            await _ready(fd, write=False, until=ended)
+            await ready(fd, write=False, until=ended)
             continue
         except OSError as error:
             if error.errno == errno.EIO:  # a terminal whose other side is closed
@@ -83,4 +83,4 @@ async def write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            await _ready(fd, write=True)
+            await ready(fd, write=True)

@@ -38,8 +38,7 @@ class Document:
     """A small answer."""
 
     body: bytes
-    headers: Mapping[str, str]
-    etag: str = ""
+    etag: str
 
 
 class _Pinned(ssl.SSLObject):
@@ -92,7 +91,7 @@ class Web:
                 body += chunk
                 if len(body) > limit:
                     raise TooLarge(f"{self.address}/{path} is larger than {limit} bytes")
-            return Document(bytes(body), answer.headers, answer.headers.get("ETag", ""))
+            return Document(bytes(body), answer.headers.get("ETag", ""))
 
     async def head(self, path: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers of what is at `path`."""

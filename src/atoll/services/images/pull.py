@@ -100,8 +100,8 @@ class ImagePuller:
             if found.stream is not None:
                 wishes = dataclasses.replace(
                     wishes,
-                    properties={**found.properties, **(wishes.properties or {})},
-                    expires_at=wishes.expires_at or found.expires_at,
+                    properties={**found.stream.properties, **(wishes.properties or {})},
+                    expires_at=wishes.expires_at or found.stream.expires_at,
                 )
             return await self._images.add(project, candidate, wishes, caller=caller)
 

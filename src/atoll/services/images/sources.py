@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -88,14 +88,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image that a server has. `properties` are what the server says of it, beside what is in the image itself."""
+    """An image that a server has: `stream` by simplestreams, at `url` by a plain address, else by the server's API."""
 
     source: Source
     fingerprint: str
-    public: bool = True
-    properties: Mapping[str, str] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    expires_at: int = 0
     stream: StreamImage | None = None
     url: str = ""
 
@@ -140,7 +136,7 @@ class ImageSources:
         chosen = simplestreams.choose(images, wanted, kind=source.type, architecture=self._architecture)
         if chosen is None:
             raise NotFound(f"The image server {source.server} has no image {wanted[:80]!r} for {self._architecture}")
-        return Found(source, chosen.fingerprint, True, chosen.properties, chosen.aliases, chosen.expires_at, chosen)
+        return Found(source, chosen.fingerprint, stream=chosen)
 
     async def _fetch_parts(self, found: Found, image: StreamImage, report: Report) -> Staged:
         if image.size > receive.MAX_BYTES:
@@ -211,14 +207,7 @@ async def _ask_server(server: web.Web, source: Source) -> Found:
     fingerprint = names.fingerprint(str(about.get("fingerprint") or ""))
     if about.get("type") not in ("container", "", None):
         raise Unsupported("Images of virtual machines are not supported")
-    properties = about.get("properties")
-    return Found(
-        source,
-        fingerprint,
-        bool(about.get("public")),
-        {str(key): str(value) for key, value in properties.items()} if isinstance(properties, dict) else {},
-        tuple(str(alias.get("name")) for alias in about.get("aliases") or () if isinstance(alias, dict)),
-    )
+    return Found(source, fingerprint)
 
 
 async def _metadata(server: web.Web, path: str) -> dict[str, Any]:

@@ -57,10 +57,8 @@ class StreamCache:
                 raise
             log.warning("An image server is away, its last word counts: %s", error)
             return kept.body
-        if answer is None and kept is not None:
-            await in_thread(self._write, name, kept.body, kept.etag)
-            return kept.body
-        body, etag = (answer.body, answer.etag) if answer else (b"", "")
+        current = answer or kept  # without an answer, what is kept is what the server has
+        body, etag = (current.body, current.etag) if current else (b"", "")
         await in_thread(self._write, name, body, etag)
         return body
 
