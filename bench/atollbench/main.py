@@ -229,7 +229,8 @@ def _publish(document: Document, options: argparse.Namespace) -> None:
     whole = not options.quick and options.rows is None and options.backend == "overlay" and len(document.columns) == 3
     if page := options.output or (_PAGE if whole else None):
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.markdown(document))
+        section = report.section_of(page.read_text()) if page.exists() else ""
+        page.write_text(report.with_section(report.markdown(document), section) if section else report.markdown(document))
         say(f"wrote {page}")
     if options.json:
         options.json.write_text(json.dumps({"facts": document.facts, "samples": document.results.samples}, indent=1))

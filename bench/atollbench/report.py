@@ -10,6 +10,8 @@ from atollbench.stats import Results, Verdict
 from atollbench.targets import Row, Unit
 
 ABSENT = "–"
+COPIES, SECTION = "## Copies on one server", "## Between servers"
+"""How the sections begin that `bench/storage` and `bench/migrate` write, last on the page."""
 
 
 @dataclass(frozen=True)
@@ -132,3 +134,16 @@ def markdown(document: Document) -> str:
     if failed:
         parts += ["## Not measured", "\n".join(f"- {line}" for line in failed)]
     return "\n\n".join(parts) + "\n"
+
+
+def with_section(page: str, section: str) -> str:
+    """The page with that section in the place of the one that begins alike, or at its end."""
+    before, _, rest = page.partition(section.partition("\n")[0] + "\n")
+    _, found, after = rest.partition("\n## ")
+    return f"{before.rstrip()}\n\n{section}\n{found}{after}"
+
+
+def section_of(page: str) -> str:
+    """The page from the first of the sections on that `markdown` does not make, "" if it has none."""
+    starts = [start for heading in (COPIES, SECTION) if (start := page.find(f"{heading}\n")) >= 0]
+    return page[min(starts) :].rstrip() if starts else ""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
+import ipaddress
 import itertools
 import json
 import shutil
 import socket
 import ssl
+import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,7 +48,7 @@ from atoll.drivers.instance.contract import DriverInfo
 from atoll.drivers.network.sim import SimNetwork
 from atoll.drivers.storage.contract import Mounted, VolumeId
 from atoll.drivers.storage.sim import SimStorage
-from atoll.host import folders, pki
+from atoll.host import facts, folders, pki
 from atoll.host import x509 as host_x509
 from atoll.host.tls import ServerTls
 from atoll.host.x509 import ServerFiles
@@ -162,6 +165,20 @@ class App:
         socket = await self.session.ws_connect(f"/1.0/events{query}")
         await asyncio.sleep(0)
         return socket
+
+
+def tiny_image(description: str = "tiny") -> bytes:
+    """A unified image that holds hardly anything."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        text = f"architecture: {facts.architecture()}\ncreation_date: 1\nproperties:\n  description: {description}\n".encode()
+        entry = tarfile.TarInfo("metadata.yaml")
+        entry.size = len(text)
+        archive.addfile(entry, io.BytesIO(text))
+        folder = tarfile.TarInfo("rootfs")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(folder)
+    return out.getvalue()
 
 
 @pytest.fixture
@@ -302,7 +319,8 @@ class Server:
         await schema.migrate(self.global_db, schema.GLOBAL)
         await schema.migrate(self.local_db, schema.LOCAL, patches=schema.PATCHES)
         await self.tls.open()
-        store = TrustStore(self.settings, pki.load(self.paths.root))
+        store = TrustStore(self.settings, pki.AuthorityFiles.of(self.paths.root))
+        await store.open()
         tokens = TrustTokens(self.operations, self.settings, self.tls)
         self.certificates = CertificateService(self.global_db, self.hub, self.settings, store, tokens)
         self.listeners = Listeners(self.paths, self.settings, self.tls, store)
@@ -374,13 +392,23 @@ class Server:
         return found
 
 
-def issue(name: str, key: ec.EllipticCurvePrivateKey, *, days: tuple[float, float], signer: Authority | None) -> x509.Certificate:
+def issue(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    days: tuple[float, float],
+    signer: Authority | None,
+    hosts: Sequence[str] = (),
+    ca: bool = False,
+) -> x509.Certificate:
     """A certificate of that key, signed by itself if by nobody else, which holds from and until so many days from now."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     begin, end = (datetime.now(UTC) + timedelta(days=each) for each in days)
+    alternatives = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host)) for host in hosts])
+    builder = x509.CertificateBuilder().add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    builder = builder.add_extension(alternatives, critical=False) if hosts else builder
     return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
+        builder.subject_name(subject)
         .issuer_name(subject if signer is None else signer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -395,9 +423,15 @@ def make_certificate(state_dir: Path) -> Callable[..., Identity]:
     """Makes identities of clients. Their files can be moved into the server's place: they are on its file system."""
     names = (state_dir / f"identity-{number}" for number in itertools.count())
 
-    def make(*, name: str = "client", days: tuple[float, float] = (-1, 30), signer: Authority | None = None) -> Identity:
+    def make(
+        *,
+        name: str = "client",
+        days: tuple[float, float] = (-1, 30),
+        signer: Authority | None = None,
+        hosts: Sequence[str] = (),
+    ) -> Identity:
         key = ec.generate_private_key(ec.SECP384R1())
-        certificate = issue(name, key, days=days, signer=signer)
+        certificate = issue(name, key, days=days, signer=signer, hosts=hosts)
         stem = next(names)
         made = Identity(stem.with_suffix(".crt"), stem.with_suffix(".key"), certificate.public_bytes(serialization.Encoding.DER))
         made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -413,7 +447,7 @@ def make_certificate(state_dir: Path) -> Callable[..., Identity]:
 def authority(state_dir: Path) -> Authority:
     """The authority of the server that is made after it."""
     key = ec.generate_private_key(ec.SECP384R1())
-    made = Authority(issue("authority", key, days=(-1, 30), signer=None), key)
+    made = Authority(issue("authority", key, days=(-1, 30), signer=None, ca=True), key)
     (state_dir / "server.ca").write_bytes(made.certificate.public_bytes(serialization.Encoding.PEM))
     return made
 

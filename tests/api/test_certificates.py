@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from atoll.db import certificates as rows
 from atoll.db import projects
-from atoll.services import attempts
+from atoll.host import passwords
+from atoll.services import attempts, certificates
 from atoll.services.events import EventType
 
 ALL = "/1.0/certificates"
@@ -76,7 +77,7 @@ async def test_what_is_no_certificate_is_refused(server: Any, certificate: str) 
 
 async def test_other_bad_requests(server: Any, make_certificate: Any) -> None:
     client, certificate = await server.unix(), make_certificate()
-    for fields in ({"type": "server"}, {"projects": ["nowhere"]}, {"projects": ["a/b"]}, {"name": "a\nb"}, {"name": "x" * 300}):
+    for fields in ({"type": "rbac"}, {"projects": ["nowhere"]}, {"projects": ["a/b"]}, {"name": "a\nb"}, {"name": "x" * 300}):
         assert (await client("POST", ALL, {"certificate": certificate.base64, **fields})).status == 400, fields
     for fingerprint in ("%25", "zz", "..%2f"):
         assert (await client("GET", f"{ALL}/{fingerprint}")).status in (400, 404), fingerprint
@@ -90,6 +91,31 @@ async def test_pem_is_taken_too_a_name_may_be_left_out_and_twice_is_once(server:
     assert (await client("POST", ALL, body)).status == 201
     assert (await client("GET", f"{ALL}?recursion=1")).metadata[0]["name"] == "from the subject"
     assert (await client("POST", ALL, body)).status == 409
+
+
+async def test_a_certificate_is_in_one_entry(server: Any, make_certificate: Any) -> None:
+    one, other, client = make_certificate(), make_certificate(), await server.unix()
+    url, _ = await add(server, one), await add(server, other)
+    for method in ("PUT", "PATCH"):
+        answer = await client(method, url, {"name": "x", "certificate": other.certificate.read_text()})
+        assert (answer.status, answer.error) == (409, "Certificate already in trust store")
+    assert (await client("PATCH", url, {"certificate": one.certificate.read_text(), "name": "y"})).status == 200, "its own"
+    assert {entry["name"] for entry in (await client("GET", f"{ALL}?recursion=1")).metadata} == {"me", "y"}
+    expired = make_certificate(days=(-9, -2))
+    assert (await client("PATCH", url, {"certificate": expired.certificate.read_text()})).status == 200
+    assert (await client("GET", url)).status == 404
+
+
+async def test_a_servers_certificate_is_a_client_with_all_rights(server: Any, make_certificate: Any) -> None:
+    await server.listen()
+    certificate = make_certificate()
+    await add(server, certificate, type="server")
+    client = await server.https(certificate)
+    assert (await client("GET", f"{ALL}?recursion=1")).metadata[0]["type"] == "server"
+    await server.make_project("blue")
+    limits = {"name": "me", "type": "server", "restricted": True, "projects": ["blue"]}
+    assert (await client("PUT", f"{ALL}/{certificate.fingerprint}", limits)).status == 200
+    assert (await client("PATCH", "/1.0", {"config": {"user.a": "1"}})).status == 403, "a restriction holds for each type"
 
 
 async def test_the_password_lets_a_client_in(server: Any, make_certificate: Any) -> None:
@@ -121,6 +147,33 @@ async def test_passwords_cannot_be_tried_out(server: Any, make_certificate: Any,
     assert "Too many" in (await client("POST", ALL, {"password": "sesame"})).error
     monkeypatch.setattr(server.certificates._attempts, "_clock", lambda: time.monotonic() + 61)
     assert (await client("POST", ALL, {"password": "sesame"})).status == 201
+
+
+async def test_passwords_cannot_be_tried_out_side_by_side(
+    server: Any, make_certificate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    def verify(_: str, password: str) -> bool:
+        nonlocal tried
+        tried += 1
+        return password == "sesame"
+
+    monkeypatch.setattr(passwords, "verify", verify)
+    await server.listen()
+    certificate = make_certificate()
+    clients = [await server.https(certificate) for _ in range(12)]
+    answers = await asyncio.gather(
+        *(client("POST", ALL, {"password": f"guess {number}"}) for number, client in enumerate(clients))
+    )
+    assert {answer.status for answer in answers} == {403}
+    assert tried == attempts._LIMIT
+    server.certificates._waiting = certificates._WAITING
+    monkeypatch.setattr(server.certificates._attempts, "_clock", lambda: time.monotonic() + 61)
+    assert (await clients[0]("POST", ALL, {"password": "sesame"})).status == 503
+    assert (await (await server.unix())("POST", ALL, {"certificate": make_certificate().base64})).status == 201, (
+        "not who is known"
+    )
 
 
 async def test_a_token_lets_one_client_in_once(server: Any, make_certificate: Any) -> None:

@@ -143,7 +143,8 @@ async def test_rename_switch_and_remove(address: str, client: Client) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["a/b", "127.0.0.1"], ["../x", "127.0.0.1"], ["", "127.0.0.1"], ["x", "ftp://127.0.0.1"], ["x", "https://"],
+        ["a/b", "127.0.0.1"], ["a:b", "127.0.0.1"],
+        ["../x", "127.0.0.1"], ["", "127.0.0.1"], ["x", "ftp://127.0.0.1"], ["x", "https://"],
         ["x", "127.0.0.1:99999"], ["x", "127.0.0.1:1"], ["local", "127.0.0.1"], ["x", "127.0.0.1", "--protocol", "gopher"],
     ],
 )  # fmt: skip
@@ -162,5 +163,36 @@ async def test_addresses_that_need_no_server(client: Client) -> None:
     await client.must("remote", "add", "img", "images.example.org", "--protocol", "simplestreams")
     await client.must("remote", "set-url", "here", "unix:///run/y/unix.socket")
     listed = json.loads(await client.must("remote", "list", "--format", "json"))
-    assert listed["here"]["addr"] == "unix:///run/y/unix.socket"
-    assert listed["img"]["addr"] == "https://images.example.org"
+    assert listed["here"]["Addr"] == "unix:///run/y/unix.socket"
+    assert (listed["img"]["Addr"], listed["img"]["Protocol"]) == ("https://images.example.org", "simplestreams")
+    assert listed["local"] == {
+        "Addr": "unix://", "AuthType": "", "Domain": "", "Project": "", "Protocol": "",
+        "Public": False, "Global": False, "Static": True,
+    }  # fmt: skip
+    text = await client.must("remote", "list", "--format", "yaml")
+    assert "here:\n  addr: unix:///run/y/unix.socket\n  public: false\n" in text
+
+
+async def test_a_server_of_the_own_authority_needs_no_asking(
+    app: Any, client: Client, authority: Any, make_certificate: Any, state_dir: Path
+) -> None:
+    signed = make_certificate(name="server", signer=authority, hosts=("127.0.0.1",))
+    certificate, key = app.paths.server_certificate
+    signed.key.replace(key)
+    signed.certificate.replace(certificate)
+    await app.daemon.tls.reload_if_changed()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+    await app.do("PATCH", "/1.0", {"config": {"core.https_address": address}})
+    assert "NACKed" in await client.refused("remote", "add", "box", address, "--public", stdin="no\n")
+    client.folder.mkdir(exist_ok=True)
+    (client.folder / "client.ca").write_bytes((state_dir / "server.ca").read_bytes())
+    await client.must("remote", "add", "box", address, "--public")
+    assert not (client.folder / "servercerts/box.crt").exists(), "its authority is what is known of it"
+    assert json.loads(await client.must("query", "box:/1.0"))["auth"] == "untrusted"
+
+
+async def test_only_certificates_log_in(address: str, client: Client) -> None:
+    assert "tls" in await client.refused("remote", "add", "box", address, "--auth-type", "candid")
+    await client.must("remote", "add", "box", address, "--accept-certificate", "--password", PASSWORD, "--auth-type", "tls")
+    assert "auth_type: tls" in await client.must("remote", "list", "--format", "yaml")

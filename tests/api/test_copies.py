@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoll.domain.caller import Caller, Protocol
+from atoll.domain.errors import HostError
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.host import folders
 
 C1, C2 = "/1.0/instances/c1", "/1.0/instances/c2"
 OTHER = {"type": "disk", "path": "/", "pool": "other"}
@@ -27,6 +32,12 @@ def volumes(app: Any, pool: str = "pool") -> set[str]:
     return {
         "/".join(filter(None, (each.project, each.name, each.snapshot))) for each in found if each.kind is VolumeKind.INSTANCE
     }
+
+
+def folders_of(app: Any, name: str) -> list[Path]:
+    """What an instance has outside of the pools."""
+    paths = app.daemon.paths
+    return [path for path in (paths.containers / name, paths.logs(name), paths.run(name)) if os.path.lexists(path)]
 
 
 @pytest.fixture
@@ -71,6 +82,54 @@ async def test_a_copy_has_all_that_its_source_has(source: Any, devices: dict[str
     assert (await source.get(f"{records}/snapshots/s1"))["config"] == {"user.v": "1"}
     await source.do("DELETE", C2)
     assert not any(name.startswith("default/c2") for name in volumes(source, pool))
+
+
+async def test_a_copy_whose_folders_cannot_all_be_made_leaves_none(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = folders._make_instance
+
+    def fail(*args: Any) -> None:
+        make(*args)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folders, "_make_instance", fail)
+    answer = await source.call("POST", "/1.0/instances", {"name": "c2", "source": COPY})
+    assert (await source.ended(answer[1]))["status"] == "Failure"
+    assert not folders_of(source, "c2")
+    await _consistent(source)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/1.0/instances", {"name": "c2", "source": COPY, "devices": {"root": OTHER}}),
+        (C1, {"name": "c1", "migration": True, "pool": "other"}),
+    ],
+    ids=["copy", "move"],
+)
+async def test_what_an_undo_cannot_delete_goes_at_the_next_start(
+    source: Any, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise HostError("No space left on device")
+
+    driver = source.daemon.storage.driver("other")
+    create = driver.create
+
+    async def create_in_vain(*args: Any, **kwargs: Any) -> None:
+        await create(*args, **kwargs)
+        await fail()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "create", create_in_vain)
+        patched.setattr(driver, "delete", fail)
+        answer = await source.call("POST", path, body)
+        assert (await source.ended(answer[1]))["status"] == "Failure"
+    assert volumes(source, "other")
+    for part in (source.daemon.instances.mover, source.daemon.instances.creator):
+        await part.repair()
+    assert not volumes(source, "other")
+    assert await source.get("/1.0/instances") == [C1]
+    await _consistent(source)
 
 
 async def test_a_restore_leaves_a_copy_in_its_pool_and_itself(source: Any) -> None:
@@ -393,3 +452,42 @@ async def test_a_refresh_killed_at_each_step_can_be_made_again(source: Any, deat
         if not killed:
             return
     raise AssertionError("it never ends")
+
+
+# --- renaming ------------------------------------------------------------------------------------------------------------
+
+
+async def _rename(app: Any) -> None:
+    answer = await app.call("POST", C1, {"name": "c2"})
+    assert (await app.ended(answer[1]))["status"] == "Failure"
+
+
+async def test_a_rename_killed_before_its_folders_follow_is_finished(
+    source: Any, death: Death, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: Any) -> None:
+        death.at = death.count = 1
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "rename_instance_folders", die)
+        await _rename(source)
+    death.at = 0
+    assert await source.daemon.instances.updater.repair() == ["finished renaming instance c1 to c2"]
+    assert len(folders_of(source, "c2")) == 3 and not folders_of(source, "c1")
+    await _consistent(source)
+
+
+async def test_a_rename_whose_folders_cannot_follow_is_undone(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = folders._make_instance
+
+    def fail(paths: Any, key: str, data: Path) -> None:
+        make(paths, key, data)
+        if key == "c2":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folders, "_make_instance", fail)
+    await _rename(source)
+    assert await source.get("/1.0/instances") == [C1]
+    assert len(folders_of(source, "c1")) == 3 and not folders_of(source, "c2")
+    await _consistent(source)

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from atoll.api import listeners
+from atoll.api import listeners, tls_listener
 from atoll.domain.errors import Conflict
 
 
@@ -180,7 +180,7 @@ async def test_pages_of_other_sites_are_kept_out_unless_named(server: Any) -> No
 
 async def test_a_slow_head_is_cut_off(make_server: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listeners, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(listeners, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(tls_listener, "HANDSHAKE_SECONDS", 0.3)
     server = make_server()
     await server.start()
     try:
@@ -194,6 +194,31 @@ async def test_a_slow_head_is_cut_off(make_server: Callable[[], Any], monkeypatc
         writer.close()
     finally:
         await server.stop()
+
+
+AMBIGUOUS = (
+    "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    "Content-Length: 5\r\nContent-Length: 6\r\n",
+    "Content-Length: +5\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    "Transfer-Encoding: xchunked\r\nContent-Length: 5\r\n",
+    "X-A: b\r\n folded: c\r\n",
+    "X-A : b\r\n",
+    "X-A: b\nX-C: d\r\n",
+    "X-A: b\rX-C: d\r\n",
+    "X-A: \0\r\n",
+)
+
+
+async def test_a_request_that_two_servers_could_read_differently_is_refused(server: Any) -> None:
+    for head in AMBIGUOUS:
+        reader, writer = await asyncio.open_unix_connection(str(server.paths.socket))
+        writer.write(f"PUT /1.0 HTTP/1.1\r\nHost: x\r\n{head}\r\nhelloGET /1.0 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer[9:13] == b"400 ", (head, answer)
+        assert answer.count(b"HTTP/1.") == 1, "the rest is not taken for another request"
+        writer.close()
 
 
 async def test_the_certificate_is_made_once_and_replaced_live(server: Any, make_certificate: Any) -> None:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
 from atoll.domain import protobuf
 from atoll.domain.caller import Caller, Protocol
-from atoll.domain.migration_header import Config, Control, Header, IdMapping, Snapshot
+from atoll.domain.errors import Conflict
+from atoll.domain.migration_header import ALL_BTRFS_FEATURES, Config, Control, Header, IdMapping, LayerFeatures, Snapshot
 
-SECONDS = 10
+sys.path.insert(0, str(Path(__file__).parent))
+
+from links import SECONDS, Links, linked, refusal, told
+
 OPERATION = "https://127.0.0.1:1/1.0/operations/00000000-0000-4000-8000-000000000000"
 SECRETS = {"control": "c", "fs": "f"}
-Links = dict[str, aiohttp.ClientWebSocketResponse]
 
 
-async def linked(app: Any, content: dict[str, Any]) -> Links:
-    """The websockets of an operation whose creator we are."""
-    assert content["metadata"]["class"] == "websocket"
-    secrets = content["metadata"]["metadata"]
-    assert set(secrets) == {"control", "fs"}
-    return {
-        name: await app.session.ws_connect(f"{content['operation']}/websocket?secret={secret}")
-        for name, secret in secrets.items()
-    }
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who fails does not wait long for the other side's reason."""
+    monkeypatch.setattr("atoll.services.migration.channels._REASON_SECONDS", 0.2)
 
 
 async def offered(app: Any, name: str = "new", **source: Any) -> tuple[dict[str, Any], Links]:
@@ -36,10 +36,6 @@ async def offered(app: Any, name: str = "new", **source: Any) -> tuple[dict[str,
     status, content = await app.call("POST", "/1.0/instances", body)
     assert status == 202, content
     return content, await linked(app, content)
-
-
-async def told(socket: aiohttp.ClientWebSocketResponse, kind: type[Any]) -> Any:
-    return protobuf.decode(kind, await socket.receive_bytes(timeout=SECONDS))
 
 
 @pytest.mark.parametrize(
@@ -51,14 +47,46 @@ async def told(socket: aiohttp.ClientWebSocketResponse, kind: type[Any]) -> Any:
         protobuf.encode(Header(snapshot_names=("a",))),
         protobuf.encode(Header(idmap=(IdMapping(hostid=-5, nsid=0, maprange=1),))),
         protobuf.encode(Header(snapshot_names=("s",), snapshots=(Snapshot(name="s", architecture=77),))),
+        protobuf.encode(Header(snapshot_names=("s", "s"), snapshots=(Snapshot(name="s"), Snapshot(name="s")))),
+        protobuf.encode(Header(snapshot_names=("s",), snapshots=(Snapshot(name="s", architecture=2, created_at=1 << 60),))),
+        protobuf.encode(
+            Header(
+                snapshot_names=tuple(f"s{number}" for number in range(5001)),
+                snapshots=tuple(Snapshot(name=f"s{number}", architecture=2) for number in range(5001)),
+            )
+        ),
     ],
 )
 async def test_an_offer_of_a_stranger_is_refused_and_nothing_stays(app: Any, data: bytes) -> None:
     content, links = await offered(app)
     await links["control"].send_bytes(data)
-    answer = await told(links["control"], Control)
-    assert not answer.success
-    assert answer.message
+    await refusal(links)
+    assert (await app.ended(content))["status"] == "Failure"
+    assert await app.get("/1.0/instances") == []
+    assert list(app.paths.backups.glob(".import-*")) == []
+
+
+@pytest.mark.parametrize("fs", [1, 2, 3, 77, -1])
+async def test_a_way_that_this_pool_does_not_have_becomes_rsync(app: Any, fs: int) -> None:
+    content, links = await offered(app)
+    layers = LayerFeatures(version=1, image="../../etc")
+    header = Header(fs=fs, btrfs_features=ALL_BTRFS_FEATURES, layers=layers, volume_size=-5)
+    await links["control"].send_bytes(protobuf.encode(header))
+    answer = await told(links["control"], Header)
+    assert (answer.fs, answer.btrfs_features, answer.layers) == (0, None, None)
+    await links["fs"].close()
+    assert (await app.ended(content))["status"] == "Failure"
+    assert await app.get("/1.0/instances") == []
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 70_000, b"{}"])
+async def test_garbage_where_files_should_come(app: Any, garbage: bytes) -> None:
+    content, links = await offered(app)
+    await links["control"].send_bytes(protobuf.encode(Header(index_version=1)))
+    await told(links["control"], Header)
+    await links["fs"].send_bytes(garbage)
+    await links["fs"].send_str("")
+    await links["fs"].close()
     assert (await app.ended(content))["status"] == "Failure"
     assert await app.get("/1.0/instances") == []
     assert list(app.paths.backups.glob(".import-*")) == []
@@ -72,6 +100,31 @@ async def test_a_snapshot_passes_the_gate_of_every_instance(app: Any) -> None:
     assert not (await told(links["control"], Control)).success
     assert (await app.ended(content))["status"] == "Failure"
     assert await app.get("/1.0/instances") == []
+
+
+async def test_success_is_told_when_nothing_can_take_it_back(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upon it who moves an instance deletes the original."""
+
+    async def receive(_: object, arrival: Any, *__: object) -> None:
+        await arrival.target.driver.create(arrival.target.volume)
+
+    async def apply(*_: object) -> None:
+        raise Conflict("this size cannot be")
+
+    monkeypatch.setattr("atoll.services.migration.by_rsync.RsyncTransport.receive", receive)
+    with monkeypatch.context() as patched:
+        patched.setattr("atoll.services.instances.root_size.apply", apply)
+        content, links = await offered(app)
+        await links["control"].send_bytes(protobuf.encode(Header()))
+        await told(links["control"], Header)
+        assert await refusal(links) == "this size cannot be"
+        assert "this size cannot be" in (await app.ended(content))["err"]
+    assert await app.get("/1.0/instances") == []
+    content, links = await offered(app)
+    await links["control"].send_bytes(protobuf.encode(Header()))
+    await told(links["control"], Header)
+    assert (await told(links["control"], Control)).success
+    assert (await app.ended(content))["err"] == ""
 
 
 async def test_a_source_that_leaves(app: Any) -> None:
@@ -130,7 +183,12 @@ async def test_what_a_source_offers(app: Any) -> None:
 
 async def test_a_target_may_want_only_what_was_offered(app: Any) -> None:
     await app.create("c1")
-    for answer in (Header(fs=1), Header(refresh=True, snapshot_names=("other",))):
+    for answer in (
+        Header(fs=1),
+        Header(fs=1, btrfs_features=ALL_BTRFS_FEATURES),
+        Header(layers=LayerFeatures(version=1)),
+        Header(refresh=True, snapshot_names=("other",)),
+    ):
         _, content = await app.call("POST", "/1.0/instances/c1", {"migration": True})
         links = await linked(app, content)
         await told(links["control"], Header)
@@ -198,3 +256,48 @@ async def test_one_who_may_not_use_a_project_pushes_nothing_into_it(app: Any) ->
     assert status in (403, 404)
     app.caller = None
     assert await app.get("/1.0/instances") == []
+
+
+async def asked(app: Any, name: str = "c1") -> tuple[dict[str, Any], Links]:
+    """An instance that is to be pulled."""
+    status, content = await app.call("POST", f"/1.0/instances/{name}", {"migration": True})
+    assert status == 202, content
+    return content, await linked(app, content)
+
+
+async def test_a_running_source_goes_on_and_a_stopped_one_is_held(app: Any) -> None:
+    await app.create("c1")
+    content, links = await asked(app)
+    assert await told(links["control"], Header)
+    busy = asyncio.create_task(app.set_state("c1", "start"))
+    await asyncio.sleep(0.05)
+    assert not busy.done()
+    await links["control"].close()
+    await app.ended(content)
+    await busy
+
+    content, links = await asked(app)
+    assert await told(links["control"], Header)
+    await app.do("POST", "/1.0/instances/c1/snapshots", {"name": "meanwhile"})
+    await app.set_state("c1", "stop", force=True)
+    assert "being copied" in (await app.refused("POST", "/1.0/instances/c1", {"name": "c2"}))[1]
+    gone = asyncio.create_task(app.do("DELETE", "/1.0/instances/c1"))
+    await asyncio.sleep(0.05)
+    assert not gone.done()
+    await links["control"].send_bytes(protobuf.encode(Control(success=False, message="no")))
+    assert "The other server failed: no" in (await app.ended(content))["err"]
+    await gone
+    assert [each for each in await app.daemon.storage.driver("pool").inventory() if each.kind == "container"] == []
+
+
+async def test_of_two_refreshes_that_cross_each_other_one_gives_up(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.services.migration.handshake._PATIENCE", (0.1, 0.2))
+    await app.create("c1")
+    sending, source = await asked(app)
+    assert await told(source["control"], Header)
+    content, links = await offered(app, name="c1", refresh=True)
+    await links["control"].send_bytes(protobuf.encode(Header()))
+    assert "busy" in await refusal(links)
+    assert "busy" in (await app.ended(content))["err"]
+    await source["control"].close()
+    await app.ended(sending)

@@ -87,13 +87,13 @@ def test_every_route_of_lxd_is_served_or_known_not_to_be(document: dict[str, Any
 
 
 def test_what_changes_things_is_never_public(document: dict[str, Any]) -> None:
-    """But for who adds a certificate by a secret."""
+    """But for who adds a certificate by a secret, or sends an image by one."""
     open_ = {
         (method, path)
         for path, method, operation in operations(document)
         if method != "get" and operation["x-atoll-access"] == "public"
     }
-    assert open_ == {("post", "/1.0/certificates")}
+    assert open_ == {("post", "/1.0/certificates"), ("post", "/1.0/images")}
 
 
 def test_lists_take_a_filter_and_operations_are_announced(document: dict[str, Any]) -> None:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from atoll.db import profiles as rows
+from atoll.domain.errors import HostError
+from atoll.drivers.instance.contract import MachineId, MountSpec
+from atoll.services.instances.device_repair import DeviceRepair
+
 PROFILES = "/1.0/profiles"
 
 
@@ -51,6 +58,104 @@ async def test_a_change_that_would_break_an_instance_is_refused(app: Any) -> Non
     status, _ = await app.refused("PUT", f"{PROFILES}/default", {"devices": {}})
     assert status == 400
     assert (await app.get("/1.0/instances/c1"))["expanded_devices"]["root"]["pool"] == "pool"
+
+
+def failures(ended: tuple[int, dict[str, Any]]) -> tuple[int, list[str]]:
+    """Status and lines of the answer to a change that some instances could not follow."""
+    status, content = ended
+    first, *lines = content["error"].splitlines()
+    assert first == "The following instances failed to update (profile change still saved):"
+    return status, lines
+
+
+async def test_an_instance_that_cannot_follow_is_named_and_stays_as_it_is(app: Any) -> None:
+    own, other = ({"type": "disk", "pool": "pool", "path": "/", "size": size} for size in ("1GiB", "2GiB"))
+    await app.do("POST", PROFILES, {"name": "p1"})
+    await app.create("c1", profiles=["p1"], devices={"own": own})
+    await app.create("c2", profiles=["p1"], devices={"rootfs": own})
+    await app.create("c3", profiles=["default", "p1"])
+    for name in ("c1", "c2"):
+        await app.set_state(name, "start")
+    changed = {"config": {"limits.memory": "1GiB"}, "devices": {"rootfs": other}}
+    status, lines = failures(await app.call("PUT", f"{PROFILES}/p1", changed))
+    assert status == 500
+    assert lines == [
+        " - Project: default, Instance: c1: More than one root disk device: own, rootfs",
+        " - Project: default, Instance: c3: More than one root disk device: root, rootfs",
+    ]
+    assert (await app.get(f"{PROFILES}/p1"))["devices"] == {"rootfs": other}
+    memory = {machine.launch.id.name: machine.limits.memory_bytes for machine in app.daemon.driver._machines.values()}
+    assert memory == {"c1": None, "c2": 1 << 30}
+    assert {each["name"]: each["status"] for each in await app.get("/1.0/instances?recursion=1")} == {
+        "c1": "Running",
+        "c2": "Running",
+        "c3": "Stopped",
+    }
+    for name, action in (("c3", "start"), ("c1", "restart")):
+        assert "More than one root disk" in (await app.refused("PUT", f"/1.0/instances/{name}/state", {"action": action}))[1]
+    assert (await app.get("/1.0/instances/c1"))["status"] == "Running"
+    await app.do("PUT", f"{PROFILES}/p1", {})
+    await app.set_state("c3", "start")
+
+
+async def test_one_with_two_root_disks_can_be_deleted(app: Any) -> None:
+    await app.do("POST", "/1.0/storage-pools", {"name": "other", "driver": "dir"})
+    await app.do("POST", PROFILES, {"name": "p1"})
+    await app.create("c1", profiles=["default", "p1"])
+    second = {"second": {"type": "disk", "pool": "other", "path": "/"}}
+    failures(await app.call("PUT", f"{PROFILES}/p1", {"devices": second}))
+    await app.do("POST", "/1.0/instances/c1/snapshots", {"name": "s1"})
+    await app.do("DELETE", "/1.0/instances/c1")
+    assert await app.get("/1.0/storage-pools/other/volumes") == await app.get("/1.0/storage-pools/pool/volumes") == []
+
+
+async def test_a_device_that_cannot_be_plugged_keeps_others_from_nothing(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("c1", "c2"):
+        await app.create(name)
+        await app.set_state(name, "start")
+    real = app.daemon.driver.attach_mount
+
+    async def attach(machine: MachineId, mount: MountSpec) -> None:
+        if machine.name == "c1":
+            raise HostError("no room for it")
+        await real(machine, mount)
+
+    monkeypatch.setattr(app.daemon.driver, "attach_mount", attach)
+    profile = await app.get(f"{PROFILES}/default")
+    tmp = {"type": "disk", "source": str(app.paths.root), "path": "/srv"}
+    answer = await app.call("PUT", f"{PROFILES}/default", {**profile, "devices": {**profile["devices"], "d": tmp}})
+    assert failures(answer)[1] == [" - Project: default, Instance: c1: no room for it"]
+    assert "d" in (await app.get("/1.0/instances/c1"))["expanded_devices"]
+    mounts = {machine.launch.id.name: len(machine.mounts) for machine in app.daemon.driver._machines.values()}
+    assert mounts["c2"] == mounts["c1"] + 1
+    await app.do("PUT", f"{PROFILES}/default", profile)
+    await app.set_state("c1", "restart", force=True)
+
+
+async def test_what_a_kill_kept_from_running_instances_is_brought_by_the_next_start(app: Any) -> None:
+    for name in ("c1", "c2"):
+        await app.create(name)
+    await app.set_state("c1", "start")
+    devices = {
+        **(await app.get(f"{PROFILES}/default"))["devices"],
+        "eth0": {"type": "nic", "nictype": "p2p"},
+        "d": {"type": "disk", "source": str(app.paths.root), "path": "/srv"},
+    }
+    async with app.daemon.global_db.write() as tx:  # as a kill leaves it that comes right after the profile was written
+        profile = await rows.find(tx, "default", "default")
+        await rows.update(tx, profile.id, "", {"limits.memory": "1GiB"}, devices)
+    core, parts = app.daemon.instances.core, app.daemon.instances.devices
+    [machine] = app.daemon.driver._machines.values()
+    before = set(machine.mounts)
+    assert list(machine.nics) == []
+    found = []
+    for _ in range(2):  # and what is there is left alone
+        await DeviceRepair(core, parts).run([await core.load("default", "c1")])
+        found.append(([each.device for each in machine.nics], set(machine.mounts) - before))
+    volatile = (await app.get("/1.0/instances/c1"))["config"].get("volatile.eth0.host_name")
+    names = [each.host_name for each in machine.nics]
+    await app.set_state("c1", "stop", force=True)
+    assert (found, [volatile]) == ([(["eth0"], {"srv"})] * 2, names)
 
 
 async def test_what_is_refused(app: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -15,17 +16,37 @@ from pylxd.exceptions import LXDAPIException, NotFound
 Run = Callable[[Callable[[pylxd.Client], Any]], Any]
 
 
+BOTH_WAYS = pytest.mark.parametrize("way", ["unix", "https"])
+
+
 @pytest.fixture
-async def run(app: Any) -> AsyncIterator[Run]:
-    """Calls a function with a client, in a thread."""
-    endpoint = "http+unix://" + quote(str(app.paths.socket), safe="")
-
-    async def call(function: Callable[[pylxd.Client], Any], **options: Any) -> Any:
-        return await asyncio.to_thread(lambda: function(pylxd.Client(endpoint=endpoint, **options)))
-
-    yield call
+def way() -> str:
+    """How a server is reached, where a test does not say."""
+    return "https"
 
 
+@pytest.fixture
+async def run(way: str, app: Any, make_certificate: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Calls a function with a client, in a thread: by the unix socket, or by HTTPS with a certificate that is trusted."""
+    options: dict[str, Any] = {"endpoint": "http+unix://" + quote(str(app.paths.socket), safe="")}
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)  # requests goes by them rather than by what it is told
+    if way == "https":
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+        await app.do("PATCH", "/1.0", {"config": {"core.https_address": address}})
+        identity = make_certificate()
+        await app.do("POST", "/1.0/certificates", {"certificate": identity.base64, "name": "pylxd"})
+        pinned = str(app.paths.server_certificate[0])
+        options = {"endpoint": f"https://{address}", "verify": pinned, "cert": (str(identity.certificate), str(identity.key))}
+
+    async def call(function: Callable[[pylxd.Client], Any], **more: Any) -> Any:
+        return await asyncio.to_thread(lambda: function(pylxd.Client(**options, **more)))
+
+    return call
+
+
+@BOTH_WAYS
 async def test_the_server(run: Any) -> None:
     def use(client: pylxd.Client) -> None:
         assert client.trusted
@@ -36,6 +57,7 @@ async def test_the_server(run: Any) -> None:
     await run(use)
 
 
+@BOTH_WAYS
 async def test_an_instances_life(run: Any) -> None:
     def use(client: pylxd.Client) -> None:
         config = {"name": "c1", "source": {"type": "none"}, "config": {"user.a": "b"}}
@@ -86,6 +108,7 @@ async def test_snapshots(run: Any) -> None:
     await run(use)
 
 
+@BOTH_WAYS
 async def test_execution(run: Any) -> None:
     def use(client: pylxd.Client) -> None:
         instance = client.instances.create({"name": "c1", "source": {"type": "none"}}, wait=True)
@@ -191,6 +214,7 @@ async def test_errors(run: Any) -> None:
     await run(use)
 
 
+@BOTH_WAYS
 async def test_events(app: Any, run: Any) -> None:
     heard: list[Any] = []
 
@@ -212,3 +236,18 @@ async def test_events(app: Any, run: Any) -> None:
     await app.create("c1")
     await asyncio.wait_for(listening, 10)
     assert b"instance-created" in heard[0]
+
+
+async def test_certificates(run: Any, make_certificate: Any) -> None:
+    identity = make_certificate(name="from the subject")
+
+    def use(client: pylxd.Client) -> None:
+        before = len(client.certificates.all())
+        made = client.certificates.create("", identity.certificate.read_bytes(), name="box", restricted=True)
+        assert (made.fingerprint, made.name, made.type, made.restricted) == (identity.fingerprint, "box", "client", True)
+        assert len(client.certificates.all()) == before + 1
+        made.delete()
+        with pytest.raises(NotFound):
+            client.certificates.get(identity.fingerprint)
+
+    await run(use)

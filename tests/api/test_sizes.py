@@ -1,9 +1,13 @@
-"""Sizes of roots and volumes, in a pool with quotas."""
+"""Sizes of roots and volumes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from atoll.domain.errors import Unsupported
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 
 POOL = "/1.0/storage-pools/pool"
@@ -55,3 +59,28 @@ async def test_what_a_pool_is_made_of_stays(app: Any) -> None:
     for key in ("size", "source"):
         code, said = await app.refused("PATCH", POOL, {"config": {key: "5GiB"}})
         assert code == 400 and key in said
+
+
+async def test_a_pool_that_cannot_limit_keeps_the_sizes_and_says_so_once(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = app.daemon.storage.driver("pool")
+
+    async def refuse(_volume: VolumeId, size: int | None) -> None:
+        if size is not None:
+            raise Unsupported("Nobody counts here")
+
+    limit = driver.set_size
+    monkeypatch.setattr(driver, "set_size", refuse)
+    monkeypatch.setattr(driver, "capabilities", replace(driver.capabilities, quotas=False))
+    await app.create("own", devices=root(size="16MiB"))
+    await app.do("PATCH", "/1.0/instances/own", {"devices": root(size="48MiB")})
+    await app.do("POST", f"{POOL}/volumes/custom", {"name": "data", "config": {"size": "16MiB"}})
+    await app.do("PATCH", f"{POOL}/volumes/custom/data", {"config": {"size": "32MiB"}})
+    assert (await app.get("/1.0/instances/own"))["devices"]["root"]["size"] == "48MiB"
+    assert (await app.get(f"{POOL}/volumes/custom/data"))["config"]["size"] == "32MiB"
+    (warning,) = await app.get("/1.0/warnings?recursion=1")
+    assert (warning["type"], warning["entity_url"], warning["count"]) == ("Storage sizes not enforced", POOL, 1)
+    assert warning["last_message"] == "Nobody counts here"
+    monkeypatch.setattr(driver, "set_size", limit)
+    await app.do("PATCH", f"{POOL}/volumes/custom/data", {"config": {"size": "64MiB"}})
+    (warning,) = await app.get("/1.0/warnings?recursion=1")
+    assert warning["status"] == "resolved"

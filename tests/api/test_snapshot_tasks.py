@@ -37,7 +37,8 @@ async def seen(app: Any) -> list[tuple[str, str]]:
 
 
 def volume_tasks(app: Any) -> VolumeSnapshotTasks:
-    return VolumeSnapshotTasks(app.daemon.global_db, app.daemon.volumes, app.daemon.operations)
+    daemon = app.daemon
+    return VolumeSnapshotTasks(daemon.global_db, daemon.volumes, daemon.custom_volumes.snapshots, daemon.operations)
 
 
 # --- expiry ----------------------------------------------------------------------------------------------------------------

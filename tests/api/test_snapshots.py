@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
+
+import pytest
+
+from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.services.instances import backup_index
+from atoll.services.instances.backup_index import Subject
 
 C1 = "/1.0/instances/c1"
 SNAPSHOTS = f"{C1}/snapshots"
@@ -77,3 +85,28 @@ async def test_what_is_refused(app: Any) -> None:
     assert (await app.refused("GET", f"{SNAPSHOTS}/absent"))[0] == 404
     assert (await app.refused("PUT", C1, {"restore": "absent"}))[0] in (400, 404)
     assert await app.get(SNAPSHOTS) == [f"{SNAPSHOTS}/s1"]
+
+
+async def test_a_description_that_takes_long_is_written_seldom(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = backup_index.instance, 0
+
+    def slow(subject: Subject) -> bytes:
+        nonlocal written
+        written += 1
+        time.sleep(0.1)  # in a thread
+        return write(subject)
+
+    folder = app.daemon.storage.driver("pool").data(VolumeId(VolumeKind.INSTANCE, "default", "c1"))
+    folder.mkdir(parents=True)
+    await app.create("c1")
+    monkeypatch.setattr(backup_index, "instance", slow)
+    for number in range(12):
+        await app.do("POST", SNAPSHOTS, {"name": f"s{number}"})
+    file = folder / "backup.yaml"
+    for _ in range(250):
+        if file.exists() and "name: s11" in file.read_text():
+            break
+        await asyncio.sleep(0.02)
+    else:
+        raise AssertionError("the last snapshot is not described")
+    assert written < 12

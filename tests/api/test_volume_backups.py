@@ -226,8 +226,9 @@ DESCRIPTIONS: list[tuple[str, Any, str]] = [
     ("config", None, "Valid volume config not found"),
     ("config", [], ""),
     ("config|volume", "x", ""),
-    ("config|volume|content_type", "block", "Block volumes"),
-    ("config|volume_snapshots|0|content_type", "block", "Block volumes"),
+    ("config|volume|content_type", "block", "volume-snapshots/s0.img"),
+    ("config|volume|content_type", "nonsense", "content type"),
+    ("config|volume_snapshots|0|content_type", "block", "different content types"),
     ("config|volume_snapshots", [], "is not described"),
     ("config|volume_snapshots", None, "is not described"),
     ("config|volume_snapshots|0", None, ""),
@@ -256,7 +257,7 @@ async def test_descriptions_that_cannot_be(app: Any) -> None:
         assert (await send(app, archive(changed("name", name))))[0] == 400
     for name in (*NAMES[:6], "", "a\nb"):
         assert (await send(app, archive(changed("snapshots|0", name))))[0] == 400
-    assert (await send(app, archive(), headers={"X-LXD-type": "iso"}))[0] == 501
+    assert await send(app, archive(), headers={"X-LXD-type": "iso"}) == (400, "Missing volume name")
     await assert_nothing_left(app)
 
 

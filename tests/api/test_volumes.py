@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -113,8 +114,9 @@ BAD = [
     (copy_of("v1", "v2") | {"content_type": "block"}, 400, "content types do not match"),
     (copy_of("v1", "v2") | {"type": "image"}, 400, "Currently not allowed"),
     ({"name": "v2", "source": {"type": "nonsense", "name": "v1"}}, 400, "unknown source type 'nonsense'"),
-    ({"name": "v2", "source": {"type": "migration", "name": "v1"}}, 501, "not supported"),
-    ({"name": "v2", "content_type": "block"}, 501, "Block volumes are not supported"),
+    ({"name": "v2", "source": {"type": "migration", "name": "v1"}}, 400, "operation: the https:// address"),
+    ({"name": "v2", "content_type": "nonsense"}, 400, "Invalid volume content type name 'nonsense'"),
+    ({"name": "v2", "content_type": "iso"}, 400, "made by importing"),
 ]
 NAMES = ("..", "../x", "a/b", "/abs", "a b", "-rf", "a\nb", "a\0b", "x" * 200)
 
@@ -236,7 +238,6 @@ async def test_what_cannot_move(pools: Any) -> None:
     for body in ({"name": "taken"}, {"name": "v1"}):
         assert await pools.refused("POST", f"{CUSTOM}/v1", body) == (409, "Volume by that name already exists")
     assert (await pools.refused("POST", f"{CUSTOM}/v1", {"name": "v1", "pool": "absent"}))[0] == 404
-    assert (await pools.refused("POST", f"{CUSTOM}/v1", {"name": "v1", "migration": True}))[0] == 501
     assert (await pools.refused("POST", f"{CUSTOM}/v1", {"name": "v1", "project": "absent"}))[0] == 404
     await run_on(pools, "v1")
     for body in ({"name": "v2"}, {"name": "v1", "pool": "other"}):
@@ -329,6 +330,37 @@ async def test_lists_have_the_snapshots_behind_each_volume(pools: Any) -> None:
         ("v1/snap1", "1", []),
     ]
     assert await pools.get(f"{CUSTOM}?filter=config.user.a eq 1") == [f"{CUSTOM}/v1/snapshots/snap1"]
+
+
+async def test_odd_names_are_escaped_in_urls(pools: Any) -> None:
+    for name in ("a%b", "a?b#c", "é", "a&b=c"):
+        path = f"{OTHER}/{quote(name, safe='&=')}"
+        await pools.do("POST", OTHER, {"name": name})
+        await pools.do("POST", f"{path}/snapshots", {"name": "s%1"})
+        assert await pools.get(OTHER) == [path, f"{path}/snapshots/s%251"]
+        assert await pools.get(f"{path}/snapshots") == [f"{path}/snapshots/s%251"]
+        assert (await pools.get(path))["name"] == name
+        await pools.do("DELETE", path)
+
+
+async def test_how_ids_are_shown_stays_while_an_instance_runs(pools: Any) -> None:
+    both = {"security.shifted": "true", "security.unmapped": "yes"}
+    for refused in (
+        await pools.refused("POST", CUSTOM, {"name": "v2", "config": both}),
+        await pools.refused("PATCH", f"{CUSTOM}/v1", {"config": both}),
+    ):
+        assert refused == (400, "security.shifted and security.unmapped are mutually exclusive")
+    await pools.do("PATCH", f"{CUSTOM}/v1", {"config": {"security.shifted": "true"}})
+    await run_on(pools, "v1")
+    await pools.do("PATCH", f"{CUSTOM}/v1", {"config": {"security.shifted": "1", "user.a": "x"}})
+    for config in ({}, {"security.unmapped": "true"}):
+        refused = await pools.refused("PUT", f"{CUSTOM}/v1", {"config": config})
+        assert refused == (400, "Cannot modify shifting with running instances using the volume")
+    for key, says in (("security.shifted", "Invalid option"), ("size", "not valid for volume type")):
+        body = {"config": {key: "1"}}
+        assert says in (await pools.refused("PATCH", f"{POOLS}/pool/volumes/container/c1", body))[1]
+    await pools.set_state("c1", "stop", force=True)
+    await pools.do("PUT", f"{CUSTOM}/v1", {"config": {"security.unmapped": "true"}})
 
 
 async def test_usage_and_sizes(pools: Any) -> None:

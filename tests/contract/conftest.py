@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from atoll.host import mount, process, syscalls
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
@@ -22,11 +25,20 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def filesystems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory: images of file systems there do not wait for a disk at each flush, of which there are thousands."""
+    folder = tmp_path_factory.mktemp("images")
+    syscalls.mount("images", folder, "tmpfs", 0, "size=4g")
+    yield folder
+    mount.unmount_below(folder)
+
+
+@pytest.fixture(scope="session")
+def filesystems(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[dict[str, Path]]:
     """Folders on ext4, xfs and btrfs by name, as far as their programs are there; loop devices go with their mounts."""
     folders: dict[str, Path] = {}
     for kind in ("ext4", "xfs", "btrfs"):
-        image, target = tmp_path_factory.mktemp(kind) / "image", tmp_path_factory.mktemp(f"{kind}-mount")
+        image, target = images / f"{kind}.image", tmp_path_factory.mktemp(f"{kind}-mount")
         with open(image, "wb") as file:
             file.truncate(400 << 20)
         made = subprocess.run([process.find(f"mkfs.{kind}"), "-q", str(image)], capture_output=True)

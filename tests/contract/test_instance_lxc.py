@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from atoll.domain.idmap import IdMap
 from atoll.drivers.instance.conformance import Conformance, run, started
 from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineId, MountSpec
 from atoll.drivers.instance.lxc.driver import LxcDriver
-from atoll.host import cgroup, lxc_command, pidfd, process
+from atoll.host import cgroup, lxc_command, mount, pidfd, process, syscalls
 from atoll.host.peer import Peer
 
 BASE = 1_000_000
@@ -227,18 +228,81 @@ class TestLxc(Conformance):
         assert (await run(rig, machine, "stat", "-c", "%u %g", "/home/user/deep"))[1] == b"0 0\n"
         assert (await run(rig, machine, "ls", "-d", "/home/user/deep/inside/log"))[0] == 0
 
-    async def test_mounts_with_the_guests_owners(self, rig: LxcRig) -> None:
-        """An idmapped mount, plugged in or there from the start, shows the host's root as the guest's; a file can be mounted."""
+    async def test_mounts_that_are_plugged_in_keep_their_restrictions(self, rig: LxcRig) -> None:
+        """The guest's root cannot lift what the host's mount forbids, nor what the options do; a file can be mounted."""
         shared = rig.scratch / "shared"
-        shared.mkdir()
+        (shared / "below").mkdir(parents=True)
+        shared.chmod(0o777)
         (shared / "file").write_text("text")
-        first = MountSpec("a", str(shared), "mnt/a", idmapped=True)
-        machine = await started(rig, mounts=[first])
-        await rig.driver.attach_mount(machine, MountSpec("b", str(shared), "mnt/b", idmapped=True))
+        machine = await started(rig)
+        for number, options in enumerate((("bind", "ro", "noexec"), ("rbind", "ro"))):
+            target = f"mnt/{number}"
+            await rig.driver.attach_mount(machine, MountSpec("m", str(shared), target, options))
+            remount = f"mount -o remount,bind,rw,exec /{target} || touch /{target}/mark"
+            assert (await run(rig, machine, "sh", "-c", remount))[0] != 0, options
         await rig.driver.attach_mount(machine, MountSpec("c", str(shared / "file"), "mnt/c/file", is_file=True))
-        for path, owner in (("/mnt/a", b"0"), ("/mnt/b", b"0"), ("/mnt/c/file", b"65534")):
-            assert (await run(rig, machine, "stat", "-c", "%u", path))[1].strip() == owner, path
         assert (await run(rig, machine, "cat", "/mnt/c/file"))[1] == b"text"
+        assert not (shared / "mark").exists()
+
+    async def test_what_a_guest_mounts_is_its_own(self, rig: LxcRig) -> None:
+        """Also in what is shared on the host, as all mounts are where systemd runs it; what the host mounts shows if wanted."""
+        shared = rig.scratch / "shared"
+        for name in ("mine", "yours", "later"):
+            (shared / name).mkdir(parents=True)
+        mount.bind(shared, shared)
+        syscalls.mount_setattr(shared, 0, propagation=syscalls.MS_SHARED)
+        mount.bind(shared / "mine", shared / "yours")
+        try:
+            machine = await started(rig)
+            await rig.driver.attach_mount(machine, MountSpec("p", str(shared), "mnt/p", ("rbind",)))
+            await rig.driver.attach_mount(machine, MountSpec("s", str(shared), "mnt/s", ("rbind", "rslave")))
+            await run(rig, machine, "sh", "-c", "for way in p s; do mount -t tmpfs none /mnt/$way/mine; done")
+            mount.bind(shared / "mine", shared / "later")
+            _, seen, _ = await run(rig, machine, "cat", "/proc/mounts")
+            assert (b" /mnt/s/later " in seen, b" /mnt/p/later " in seen) == (True, False)
+            for device, place in (("p", "mnt/p"), ("s", "mnt/s")):
+                await rig.driver.detach_mount(machine, MountSpec(device, str(shared), place))
+            there = [entry.target for entry in mount.mounts_below(shared)]
+            assert there == [shared, shared / "yours", shared / "later"]
+        finally:
+            mount.unmount_below(shared)
+
+    async def test_only_what_was_plugged_in_is_taken_out(self, rig: LxcRig) -> None:
+        """A guest that puts a link in the way cannot have something else unmounted."""
+        machine = await started(rig)
+        spec = MountSpec("m", str(rig.scratch), "mnt/m")
+        await rig.driver.attach_mount(machine, spec)
+        await run(rig, machine, "sh", "-c", "umount /mnt/m && rmdir /mnt/m && ln -s /proc /mnt/m")
+        await rig.driver.detach_mount(machine, spec)
+        assert (await run(rig, machine, "ls", "/proc/self"))[0] == 0
+
+    async def test_a_target_that_is_swapped_all_the_time(self, rig: LxcRig) -> None:
+        """Folder, link that leads out, nothing: whatever it is, the host's mounts stay what they are."""
+        machine = await started(rig)
+        swap = "while :; do mkdir /dev/t; rmdir /dev/t; ln -s ../../../../../dev/shm /dev/t; rm /dev/t; done"
+        await run(rig, machine, "sh", "-c", f"mkdir -p /dev/shm; ({swap}) >/dev/null 2>&1 </dev/null &")
+        before = mount.mounts_below(Path("/"))
+        spec = MountSpec("m", str(rig.scratch), "dev/t/inside")
+        done = 0
+        for _ in range(30):
+            with contextlib.suppress(HostError):  # as the guest made it
+                await rig.driver.attach_mount(machine, spec)
+                done += 1
+            await rig.driver.detach_mount(machine, spec)
+        await rig.driver.stop(machine, timeout=None)
+        assert done
+        assert mount.mounts_below(Path("/")) == before
+        assert "inside" not in os.listdir("/dev/shm")
+
+    async def test_mounts_of_a_launch_follow_links(self, rig: LxcRig) -> None:
+        """As those that are plugged in do: below the guest's root."""
+        launch = rig.launch("c1")
+        (launch.rootfs / "lib-link").symlink_to("../../../mnt")
+        try:
+            await rig.driver.start(replace(launch, mounts=[MountSpec("m", str(rig.scratch), "lib-link/inside")]))
+            assert (await run(rig, launch.id, "ls", "-d", "/mnt/inside/log"))[0] == 0
+        finally:
+            (launch.rootfs / "lib-link").unlink()
 
     async def test_a_privileged_machine(self, rig: LxcRig) -> None:
         """Runs with the host's ids, and without the capabilities that would reach the host."""
@@ -262,6 +326,14 @@ class TestLxc(Conformance):
             await run(rig, machine, "ip", "addr", action, "10.9.8.7/24", "dev", "lo")
             (loopback,) = (await rig.driver.state([machine]))[machine].nics
             assert (("inet", "10.9.8.7", 24, "global") in loopback.addresses) is seen
+
+    async def test_an_interface_may_have_any_name(self, rig: LxcRig) -> None:
+        """Also one that is no text: it is shown as far as it is, and keeps nothing else from being shown."""
+        machine = await started(rig)
+        assert (await run(rig, machine, "sh", "-c", r"""ip link add "$(printf '\377"x')" type bridge"""))[0] == 0
+        (state,) = (await rig.driver.state([machine])).values()
+        (measures,) = (await rig.driver.measure([machine])).values()
+        assert '\ufffd"x' in {nic.name for nic in state.nics} & set(measures.nics)
 
     async def test_terminal_is_the_guests(self, rig: LxcRig) -> None:
         """`tty` names it, it belongs to the guest's user, and it is the controlling one."""

@@ -15,10 +15,10 @@ import pytest
 from atoll.domain.errors import BadRequest, HostError
 from atoll.drivers.storage import REGISTRY
 from atoll.drivers.storage.btrfs import BtrfsDriver, subvolumes
-from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, content, suite
-from atoll.drivers.storage.conformance.suite import C1, C2, C3, MakeDriver
+from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, common, content
+from atoll.drivers.storage.conformance.common import C1, C2, C3, MakeDriver
 from atoll.drivers.storage.contract import Pool, Stream
-from atoll.host import btrfs, loop, mount, syscalls, trees, treesync
+from atoll.host import btrfs, btrfs_disk, loop, mount, syscalls, trees, treesync
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("btrfs_works")]
 
@@ -67,11 +67,11 @@ async def driver(tmp_path: Path) -> AsyncIterator[BtrfsDriver]:
     assert isinstance(driver, BtrfsDriver)
     await driver.create_pool()
     await driver.open()
-    await driver.create(suite.IMAGE, content.fill_small)
-    await driver.clone(suite.IMAGE, C1)
+    await driver.create(common.IMAGE, content.fill_small)
+    await driver.clone(common.IMAGE, C1)
     yield driver
     await driver.delete_pool()
-    assert not mount.mounts_below(tmp_path) and not [name for name in suite.paths(tmp_path) if name.endswith(".img")]
+    assert not mount.mounts_below(tmp_path) and not [name for name in common.paths(tmp_path) if name.endswith(".img")]
 
 
 def nest(driver: BtrfsDriver, *paths: str) -> None:
@@ -142,8 +142,8 @@ class TestNesting:
         btrfs.create(held, "hidden")
         os.close(held)
         await driver.delete(C1)
-        assert not await suite.exists(driver, C1)
-        assert subvolumes_left(driver) == {suite.IMAGE.name}
+        assert not await common.exists(driver, C1)
+        assert subvolumes_left(driver) == {common.IMAGE.name}
 
     async def test_too_many_in_each_other_are_refused_and_nothing_is_left(
         self, driver: BtrfsDriver, monkeypatch: pytest.MonkeyPatch
@@ -152,7 +152,7 @@ class TestNesting:
         monkeypatch.setattr(subvolumes, "DEEPEST", 2)
         with pytest.raises(BadRequest, match="nested"):
             await driver.snapshot(S0)
-        assert not await suite.exists(driver, S0)
+        assert not await common.exists(driver, S0)
         assert list(driver.data(C1).parent.parent.joinpath(".aside").iterdir()) == []
 
     async def test_a_guest_that_moves_them_about_gains_nothing(self, driver: BtrfsDriver, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ class TestNesting:
         nest(driver, "a")
         await driver.snapshot(S0)
         flag(driver.data(S0), readonly=False)
-        sentences = list(await driver.audit([suite.IMAGE, C1, S0]))
+        sentences = list(await driver.audit([common.IMAGE, C1, S0]))
         assert sentences == ["made container 'c1/s0' of project 'default' read-only again"]
         assert is_readonly(driver.data(S0))
 
@@ -208,13 +208,13 @@ class TestSizes:
         (driver.data(C1) / "rootfs/big2").write_bytes(bytes(20 * MIB))
 
     async def test_at_creation(self, driver: BtrfsDriver) -> None:
-        await driver.create(suite.CUSTOM, size=8 * MIB)
+        await driver.create(common.CUSTOM, size=8 * MIB)
         with pytest.raises(OSError, match="quota"):
-            (driver.data(suite.CUSTOM) / "big").write_bytes(bytes(20 * MIB))
+            (driver.data(common.CUSTOM) / "big").write_bytes(bytes(20 * MIB))
 
     async def test_no_size_counts_nothing(self, driver: BtrfsDriver) -> None:
         await driver.set_size(C1, None)
-        await driver.create(suite.CUSTOM, size=None)
+        await driver.create(common.CUSTOM, size=None)
         assert await driver.usage([C1]) == {}
 
 
@@ -226,9 +226,9 @@ class TestStreams:
         nest(driver, "a", "a/b-c")
         flag(driver.data(C1) / "rootfs/a/b-c", readonly=True)
         await driver.snapshot(S0)
-        await suite.write(driver, C1, "etc/later", "later")
+        await common.write(driver, C1, "etc/later", "later")
         await driver.snapshot(C1.at("s1"))
-        await suite.write(driver, C1, "etc/last", "last")
+        await common.write(driver, C1, "etc/last", "last")
         (driver.data(C1) / "rootfs/a/file").write_text("last")
         sent = [
             await driver.send(S0, tmp_path / "s0.bin", parent=None),
@@ -239,29 +239,29 @@ class TestStreams:
         assert [stream.readonly for stream in sent[2]] == [False, False, True]
         assert sent[2][2].file.name == "container_rootfs-a-b--c.bin"
         assert sent[0][0].file.stat().st_size > 4 * MIB > MIB > sent[1][0].file.stat().st_size
-        whole = {volume: await suite.tree(driver, volume) for volume in (S0, C1.at("s1"), C1)}
+        whole = {volume: await common.tree(driver, volume) for volume in (S0, C1.at("s1"), C1)}
         for volume in whole:
             await driver.delete(volume)
         for volume, parent, streams in zip(whole, (None, S0, C1.at("s1")), sent, strict=True):
             await driver.receive(volume, streams[0].file, parent=parent, nested=streams[1:])
         for volume, before in whole.items():
-            assert await suite.tree(driver, volume) == before
+            assert await common.tree(driver, volume) == before
             assert is_readonly(driver.data(volume)) == bool(volume.snapshot)
             assert not is_readonly(driver.data(volume) / "rootfs/a") and is_readonly(driver.data(volume) / "rootfs/a/b-c")
-        assert list(await driver.audit([suite.IMAGE, *whole])) == []
+        assert list(await driver.audit([common.IMAGE, *whole])) == []
         assert list(driver.data(C1).parent.parent.joinpath(".aside").iterdir()) == []
 
     async def test_the_same_streams_for_two_volumes(self, driver: BtrfsDriver, tmp_path: Path) -> None:
         nest(driver, "a")
         flag(driver.data(C1) / "rootfs/a", readonly=True)
         await driver.snapshot(S0)
-        await suite.write(driver, C1, "etc/later", "later")
+        await common.write(driver, C1, "etc/later", "later")
         first = await driver.send(S0, tmp_path / "s0.bin", parent=None)
         last = await driver.send(C1, tmp_path / "container.bin", parent=S0)
         for copy in (C2, C3):
             await driver.receive(copy.at("s0"), first[0].file, parent=None, nested=first[1:])
             await driver.receive(copy, last[0].file, parent=copy.at("s0"), nested=last[1:])
-            assert await suite.tree(driver, copy) == await suite.tree(driver, C1)
+            assert await common.tree(driver, copy) == await common.tree(driver, C1)
             assert is_readonly(driver.data(copy.at("s0"))) and is_readonly(driver.data(copy.at("s0")) / "rootfs/a")
 
     @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
@@ -270,24 +270,24 @@ class TestStreams:
         whole = (tmp_path / "whole.bin").read_bytes()
         damaged = {"empty": b"", "cut": whole[: len(whole) // 2], "noise": whole[:40] + os.urandom(4000)}[damage]
         (tmp_path / "bad.bin").write_bytes(damaged)
-        before = suite.paths(driver.data(C1).parent.parent)
+        before = common.paths(driver.data(C1).parent.parent)
         with pytest.raises(BadRequest):
             await driver.receive(C2, tmp_path / "bad.bin", parent=None)
-        assert suite.paths(driver.data(C1).parent.parent) == before
+        assert common.paths(driver.data(C1).parent.parent) == before
 
     @pytest.mark.parametrize("path", ["/../../escape", "/rootfs/link/sub", "//", "/rootfs/etc/passwd", "/rootfs/none/sub"])
     async def test_a_hostile_place_of_a_nested_one(self, driver: BtrfsDriver, tmp_path: Path, path: str) -> None:
         (tmp_path / "outside").mkdir()
         (driver.data(C1) / "rootfs/link").symlink_to(tmp_path / "outside")
         first = (await driver.send(C1, tmp_path / "whole.bin", parent=None))[0]
-        before = suite.paths(driver.data(C1).parent.parent)
+        before = common.paths(driver.data(C1).parent.parent)
         with pytest.raises(BadRequest):
             await driver.receive(C2, first.file, parent=None, nested=[Stream(path, readonly=False, file=first.file)])
-        assert suite.paths(driver.data(C1).parent.parent) == before and list((tmp_path / "outside").iterdir()) == []
+        assert common.paths(driver.data(C1).parent.parent) == before and list((tmp_path / "outside").iterdir()) == []
 
     async def test_a_stream_cannot_write_or_read_through_a_link(self, driver: BtrfsDriver, tmp_path: Path) -> None:
         """As a stranger would: a link to another volume in the root, a file written through it."""
-        await driver.clone(suite.IMAGE, C3)
+        await driver.clone(common.IMAGE, C3)
         (driver.data(C3) / "rootfs/etc/passwd").write_text("secret of another instance")
         await driver.send(C1, tmp_path / "whole.bin", parent=None)
         stream = (tmp_path / "whole.bin").read_bytes()
@@ -381,11 +381,25 @@ class TestPools:
                 await BtrfsDriver(Pool("q", tmp_path / "pools/q", {"source": str(device)})).create_pool()
             driver = BtrfsDriver(Pool("p", pool.root, decided))
             await driver.open()
-            await driver.create(suite.IMAGE, content.fill_small)
+            await driver.create(common.IMAGE, content.fill_small)
             await driver.close()
             await driver.open()
-            assert await suite.exists(driver, suite.IMAGE)
+            assert await common.exists(driver, common.IMAGE)
             await driver.delete_pool()
+
+    async def test_the_file_system_of_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        os.truncate(tmp_path / "file", 128 * MIB)
+        with loop.attached(tmp_path / "file") as device:
+            await btrfs_disk.make(device, "x")
+            pool = Pool("p", tmp_path / "pools/p", {"source": str(device)})
+            pool.root.mkdir(parents=True)
+            await btrfs_disk.mount(device, pool.root, "")
+            (pool.root / "home").mkdir()
+            mount.unmount(pool.root)
+            with pytest.raises(HostError, match="is not that of a storage pool"):
+                await BtrfsDriver(pool).open()
+            assert not mount.mounts_below(pool.root) and os.listdir(pool.root) == []
 
     @pytest.mark.parametrize("on", ["btrfs"], indirect=True)
     async def test_a_folder_on_btrfs(self, on: Path, tmp_path: Path) -> None:
@@ -394,9 +408,9 @@ class TestPools:
         driver = BtrfsDriver(pool)
         await driver.create_pool()
         await driver.open()
-        await driver.create(suite.IMAGE, content.fill_small)
-        await driver.clone(suite.IMAGE, C1)
-        assert is_readonly(place / "images" / suite.IMAGE.name)
+        await driver.create(common.IMAGE, content.fill_small)
+        await driver.clone(common.IMAGE, C1)
+        assert is_readonly(place / "images" / common.IMAGE.name)
         with pytest.raises(BadRequest, match="not empty"):
             await BtrfsDriver(Pool("q", tmp_path / "pools/q", {"source": str(place)})).create_pool()
         await driver.delete_pool()

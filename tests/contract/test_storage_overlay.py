@@ -12,8 +12,8 @@ import pytest
 
 from atoll.domain.errors import Conflict, Unsupported
 from atoll.drivers.storage import REGISTRY
-from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, content, suite
-from atoll.drivers.storage.conformance.suite import MakeDriver
+from atoll.drivers.storage.conformance import KillingConformance, StorageConformance, common, content
+from atoll.drivers.storage.conformance.common import MakeDriver
 from atoll.drivers.storage.contract import Pool
 from atoll.drivers.storage.overlay import OverlayDriver, probe
 from atoll.drivers.storage.overlay import driver as driver_module
@@ -28,7 +28,7 @@ def maker(folder: Path) -> MakeDriver:
     return lambda: REGISTRY.create("overlay", pool)
 
 
-@pytest.mark.parametrize("on", ["ext4", "xfs", "btrfs"], indirect=True)
+@pytest.mark.parametrize("on", ["ext4", "btrfs"], indirect=True)  # xfs: see test_storage_sizes
 class TestConformance(StorageConformance):
     @pytest.fixture
     def make(self, on: Path) -> MakeDriver:
@@ -53,22 +53,22 @@ class TestOverlay:
         driver = OverlayDriver(Pool("p", tmp_path / "state/pools/p"))
         await driver.create_pool()
         await driver.open()
-        await driver.create(suite.IMAGE, content.fill_image)
-        await driver.clone(suite.IMAGE, suite.C1)
+        await driver.create(common.IMAGE, content.fill_image)
+        await driver.clone(common.IMAGE, common.C1)
         yield driver
         await driver.delete_pool()
 
     async def test_a_high_stack_is_flattened(self, driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(driver_module, "DEEPEST", 5)
         for number in range(12):
-            await suite.write(driver, suite.C1, f"file{number}", "x")
-            await driver.snapshot(suite.C1.at(f"s{number}"))
-            stack = (driver.data(suite.C1) / "layers").read_text().split()
+            await common.write(driver, common.C1, f"file{number}", "x")
+            await driver.snapshot(common.C1.at(f"s{number}"))
+            stack = (driver.data(common.C1) / "layers").read_text().split()
             assert len(stack) <= 6
         for number in range(12):
-            found = await suite.tree(driver, suite.C1.at(f"s{number}"))
+            found = await common.tree(driver, common.C1.at(f"s{number}"))
             assert {name for name in found if name.startswith("file")} == {f"file{older}" for older in range(number + 1)}
-        image = await suite.tree(driver, suite.IMAGE)
+        image = await common.tree(driver, common.IMAGE)
         assert {name: node for name, node in found.items() if not name.startswith("file")} == image
 
     async def test_an_instance_with_marks_of_an_overlay_is_refused(self, driver: OverlayDriver) -> None:
@@ -76,30 +76,30 @@ class TestOverlay:
             (data / "rootfs/var/engine").mkdir(parents=True)
             os.mknod(data / "rootfs/var/engine/gone", stat.S_IFCHR, 0)
 
-        before = suite.paths(driver.data(suite.C1).parent.parent)
+        before = common.paths(driver.data(common.C1).parent.parent)
         with pytest.raises(Unsupported, match="var/engine/gone"):
-            await driver.create(suite.C2, fill)
-        assert suite.paths(driver.data(suite.C1).parent.parent) == before
+            await driver.create(common.C2, fill)
+        assert common.paths(driver.data(common.C1).parent.parent) == before
 
     async def test_mounts_of_unknown_volumes_are_undone_and_others_kept(self, driver: OverlayDriver) -> None:
-        await driver.clone(suite.IMAGE, suite.C2)
-        await driver.mount(suite.C1, content.MAP)
-        await driver.mount(suite.C2, content.MAP)
-        sentences = await driver.audit([suite.IMAGE, suite.C1])
+        await driver.clone(common.IMAGE, common.C2)
+        await driver.mount(common.C1, content.MAP)
+        await driver.mount(common.C2, content.MAP)
+        sentences = await driver.audit([common.IMAGE, common.C1])
         assert [sentence for sentence in sentences if "unmounted" in sentence]
-        assert mount.is_overlay(driver.data(suite.C1) / "rootfs") and not mount.is_overlay(driver.data(suite.C2) / "rootfs")
+        assert mount.is_overlay(driver.data(common.C1) / "rootfs") and not mount.is_overlay(driver.data(common.C2) / "rootfs")
 
     async def test_layers_are_kept_while_a_list_of_them_is_damaged(self, driver: OverlayDriver) -> None:
-        (driver.data(suite.C1) / "layers").write_text("../../etc\n")
-        before = suite.paths(driver.data(suite.C1).parent.parent)
-        sentences = await driver.audit([suite.IMAGE, suite.C1])
+        (driver.data(common.C1) / "layers").write_text("../../etc\n")
+        before = common.paths(driver.data(common.C1).parent.parent)
+        sentences = await driver.audit([common.IMAGE, common.C1])
         assert len(sentences) == 1 and "damaged" in sentences[0]
-        assert suite.paths(driver.data(suite.C1).parent.parent) == before
+        assert common.paths(driver.data(common.C1).parent.parent) == before
 
     async def test_a_machine_in_use_cannot_lose_its_volume(self, driver: OverlayDriver) -> None:
-        await driver.snapshot(suite.C1.at("s0"))
-        await driver.mount(suite.C1, content.MAP)
-        for call in (driver.delete(suite.C1), driver.rename(suite.C1, suite.C2), driver.restore(suite.C1.at("s0"))):
+        await driver.snapshot(common.C1.at("s0"))
+        await driver.mount(common.C1, content.MAP)
+        for call in (driver.delete(common.C1), driver.rename(common.C1, common.C2), driver.restore(common.C1.at("s0"))):
             with pytest.raises(Conflict, match="in use"):
                 await call
 

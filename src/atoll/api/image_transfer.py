@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from aiohttp import BodyPartReader, ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from atoll.domain.errors import BadRequest, NotFound
-from atoll.host.threads import in_thread
+from atoll.domain.errors import BadRequest
+from atoll.services.images import form
 from atoll.services.images.files import Part
 
-_BLOCK = 1 << 20
 _PART_BLOCK = 1 << 18
 
 
@@ -71,42 +68,12 @@ def file_answer(part: Part) -> web.FileResponse:
 
 async def send_parts(raw: web.Request, files: list[Part]) -> web.StreamResponse:
     """Several files as multipart/form-data, in order, with the length told beforehand."""
-    boundary = secrets.token_hex(24)
-    heads = _heads(boundary, files)
-    tail = f"\r\n--{boundary}--\r\n".encode()
-    answer = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
-    answer.content_length = sum(map(len, heads)) + sum(part.size for part in files) + len(tail)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(await _open(part)) for part in files]
+    async with form.opened(files) as body:
+        answer = web.StreamResponse(headers={"Content-Type": body.content_type})
+        answer.content_length = body.length
         await answer.prepare(raw)
-        if raw.method == "HEAD":
-            return answer
-        for head, file in zip(heads, opened, strict=True):
-            await answer.write(head)
-            while block := await in_thread(_reader(file)):
-                await answer.write(block)
-        await answer.write_eof(tail)
+        if raw.method != "HEAD":
+            async for chunk in body.chunks():
+                await answer.write(chunk)
+            await answer.write_eof()
     return answer
-
-
-def _heads(boundary: str, files: list[Part]) -> list[bytes]:
-    """What stands before each file's bytes; before all but the first, the end of the line that the file before it is on."""
-    heads = [
-        f"--{boundary}\r\n"
-        f"Content-Disposition: form-data; name={part.name}; filename={part.filename}\r\n"
-        "Content-Type: application/octet-stream\r\n\r\n"
-        for part in files
-    ]
-    return [heads[0].encode(), *(f"\r\n{head}".encode() for head in heads[1:])]
-
-
-def _reader(file: BinaryIO) -> Callable[[], bytes]:
-    return lambda: file.read(_BLOCK)
-
-
-async def _open(part: Part) -> BinaryIO:
-    """Opened before the answer begins, so that a missing file is an answer too."""
-    try:
-        return await in_thread(lambda: part.path.open("rb", buffering=0))
-    except FileNotFoundError as error:
-        raise NotFound("The image was deleted meanwhile") from error

@@ -37,6 +37,8 @@ class Call:
         """The server of a remote, one and the same for each name."""
         if self.flags.on("force-local"):
             remote = "local"
+        if remote not in self._servers and self.config.remotes[remote].get("protocol") == "simplestreams":
+            self._servers[remote] = self._image_server(remote)
         if remote not in self._servers:
             self._servers[remote] = Server(
                 self._connector(remote),
@@ -52,9 +54,14 @@ class Call:
         if url.startswith("unix:"):
             path = url.removeprefix("unix:").removeprefix("//") or address.local_socket()
             return lambda: connect_unix(path)
-        if where.get("protocol") == "simplestreams":
-            raise CommandError("The server doesn't implement the required API: an image server has images only")
         return lambda: _connect_tls(url, self.config, remote)
+
+    def _image_server(self, remote: str) -> Server:
+        from atoll.client import streams, tls
+
+        known = tls.read_known(self.config.known_path(remote))
+        trace = _trace if self.flags.on("debug") else None
+        return streams.ImageServer(self.config.remotes[remote].get("addr") or "", known=known, trace=trace)
 
     def resolve(self, text: str) -> tuple[Server, str]:
         """ "remote:name" into the server and the name."""

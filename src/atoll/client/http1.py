@@ -70,7 +70,7 @@ class Connection:
     def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None) -> None:
         """Send one request. A body that is not bytes is sent as it comes: with a Content-Length among the headers as it is,
         else in chunks."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: atoll"]
+        lines = [f"{method} {target} HTTP/1.1", *([] if "Host" in headers else ["Host: atoll"])]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if isinstance(body, bytes):
             lines.append(f"Content-Length: {len(body)}")

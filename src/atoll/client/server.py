@@ -40,6 +40,9 @@ class Server:
     trace: told of each request when debugging.
     """
 
+    read_only = False
+    """Whether it is an image server, which has no API of its own."""
+
     def __init__(
         self,
         connect: Callable[[], Stream],
@@ -53,6 +56,10 @@ class Server:
         self._trace = trace
         self.project = project
         self.target = target
+
+    def in_project(self, project: str) -> Server:
+        """The same server, by a connection of its own, in another project."""
+        return Server(self._connect, project=project, target=self.target, trace=self._trace)
 
     def close(self) -> None:
         """Drop the connection; the next request opens another. Also for use before a long pause."""

@@ -32,6 +32,8 @@ class Identity:
     def __init__(self, folder: str) -> None:
         self.certificate = f"{folder}/client.crt"
         self.key = f"{folder}/client.key"
+        self.authority = f"{folder}/client.ca"
+        """Where there is this file, servers with a certificate of that authority need no asking."""
 
     def present(self) -> bool:
         """Whether there is one."""
@@ -47,19 +49,19 @@ class Identity:
         write_private(self.certificate, certificate)
 
 
-def split(address: str) -> tuple[str, int]:
+def split(address: str, *, default: int = PORT) -> tuple[str, int]:
     """(host, port) of an https:// address. ClientError if it is none."""
     try:
         parts = urlsplit(address)
-        host, port = parts.hostname, parts.port or PORT
+        host, port = parts.hostname, parts.port or default
     except ValueError:
-        host, port = None, PORT
+        host, port = None, default
     if parts.scheme != "https" or not host:
         raise ClientError(f"{address!r} is not an https:// address")
     return host, port
 
 
-def connect(address: str, identity: Identity, *, known: bytes | None = None) -> Stream:
+def connect(address: str, identity: Identity | None, *, known: bytes | None = None) -> Stream:
     """A connection to a server that has the certificate `known` (DER); if that is None, one that an authority of this system
     vouches for. Untrusted before anything is sent, Unreachable if nobody listens."""
     host, port = split(address)
@@ -68,6 +70,8 @@ def connect(address: str, identity: Identity, *, known: bytes | None = None) -> 
         context.check_hostname = True
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_default_certs()
+        if identity is not None and os.path.exists(identity.authority):
+            context.load_verify_locations(identity.authority)
     stream = _open(context, host, port)
     if known is not None and stream.getpeercert(binary_form=True) != known:
         stream.close()
@@ -126,12 +130,12 @@ def write_private(path: str, content: bytes) -> None:
     os.replace(new, path)
 
 
-def _context(identity: Identity) -> ssl.SSLContext:
+def _context(identity: Identity | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    if identity.present():
+    if identity is not None and identity.present():
         context.load_cert_chain(identity.certificate, identity.key)
     return context
 

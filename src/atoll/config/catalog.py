@@ -25,7 +25,7 @@ def entities() -> dict[str, Groups]:
     for driver in storage.DRIVERS:
         found[f"storage-{driver}"] = {
             "pool-conf": storage.pool_table(driver).rows(),
-            "volume-conf": storage.volume_table(driver).rows(),
+            "volume-conf": _volume_rows(driver),
         }
     for network_type in network.NETWORK_TYPES:
         found[f"network-{network_type}"] = {"network-conf": network.network_table(network_type).rows()}
@@ -40,6 +40,12 @@ def entities() -> dict[str, Groups]:
     for name, table in device_tables().items():
         found[f"device-{name}"] = {"device-conf": table.rows()}
     return found
+
+
+def _volume_rows(driver: str) -> tuple[Key, ...]:
+    """Those of volumes of files, and then those that only disks have."""
+    rows = {key.name: key for content_type in storage.CONTENT_TYPES for key in storage.volume_table(driver, content_type).rows()}
+    return tuple(rows.values())
 
 
 @functools.cache

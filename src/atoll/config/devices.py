@@ -214,8 +214,6 @@ def _check_disk(device: Mapping[str, str]) -> None:
         raise BadRequest("Storage volumes cannot be specified as absolute paths")
     if pool and _is_true(device, "shift"):
         raise BadRequest('The "shift" property cannot be used with custom storage volumes')
-    if _is_true(device, "recursive") and _is_true(device, "readonly"):
-        raise BadRequest("Recursive read-only bind-mounts aren't currently supported by the kernel")
     if (device.get("ceph.cluster_name") or device.get("ceph.user_name")) and not source.startswith(("ceph:", "cephfs:")):
         raise BadRequest("Invalid options ceph.cluster_name/ceph.user_name for a source that is not of Ceph")
 

@@ -15,6 +15,7 @@ _CPU_TIME = r"([0-9]{1,9})ms/([0-9]{1,9})ms"
 _CPU_SHARE = r"([0-9]{1,3})%"
 _ID_RANGE = r"([0-9]{1,10})(?:-([0-9]{1,10}))?"
 _RLIMIT = r"([0-9]{1,20}|unlimited)(?::([0-9]{1,20}|unlimited))?"
+_RSYNC_RATE = r"([0-9]{1,12}(?:\.[0-9]{1,3})?)(?:([KMGkmg])(i?[Bb])?)?"
 _SYSCALL_LINE = r"[a-z][a-z0-9_]{0,63}( [A-Za-z0-9_\[\],|&<>=!:.-]+)*"
 _RLIM_INFINITY = 2**64 - 1
 _HIGHEST_CPU = 8191
@@ -94,6 +95,15 @@ def parse_cpu_allowance(text: str) -> CpuAllowance:
     if (match := re.fullmatch(_CPU_TIME, text, re.ASCII)) and int(match[1]) and int(match[2]):
         return CpuAllowance(quota_ms=int(match[1]), period_ms=int(match[2]))
     raise ValueError(f"Invalid CPU allowance {quoted(text)}: expected one like 50% or 25ms/100ms")
+
+
+def parse_rsync_rate(text: str) -> int:
+    """Bytes a second, from what rsync reads: `100` and `100K` are KiB, `1.5m` and `1.5MiB` MiB, `1MB` a million bytes."""
+    match = re.fullmatch(_RSYNC_RATE, text, re.ASCII)
+    if match is None:
+        raise ValueError(f"Invalid rsync rate {quoted(text)}: expected one like 500K or 1.5MiB")
+    decimal = (match[3] or "").lower() == "b"
+    return int(float(match[1]) * (1000 if decimal else 1024) ** (1 + "kmg".index((match[2] or "k").lower())))
 
 
 def parse_id_range(text: str) -> IdRange:
@@ -199,4 +209,4 @@ KERNEL_MODULES = list_of(matching("kernel module", r"[A-Za-z0-9][A-Za-z0-9_-]{0,
 FILESYSTEMS = list_of(matching("file system", r"[a-z0-9][a-z0-9_.-]{0,31}"))
 FUSE_FILESYSTEMS = list_of(matching("FUSE redirection", r"[a-z0-9][a-z0-9_.-]{0,31}=[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}"))
 VOLUME_REFERENCE = matching("volume reference", r"(?!\.{1,2}/)[^-/\s][^/\s]{0,63}/(?!\.{1,2}$)[^-/\s][^/\s]{0,127}")
-RSYNC_RATE = matching("rsync rate", r"[0-9]{1,12}(\.[0-9]{1,3})?([KMGkmg](i?[Bb])?)?")
+RSYNC_RATE = ValueType("rsync rate", parse_rsync_rate)

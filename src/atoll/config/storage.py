@@ -10,10 +10,11 @@ from atoll.config import hostvalues, timevalues, units
 from atoll.config.server import USER
 from atoll.config.table import Key, KeyTable, Scope
 from atoll.config.values import BOOL, NATURAL, SIZE, TEXT, UINT32, ValueType, list_of, matching, one_of, or_word, quoted
+from atoll.domain.content_types import ContentType
 from atoll.domain.errors import BadRequest
 
 DRIVERS = ("overlay", "dir", "btrfs", "zfs", "lvm", "ceph", "cephfs")
-CONTENT_TYPES = ("filesystem", "block")
+CONTENT_TYPES = tuple(ContentType)
 
 _LOCAL = Scope.LOCAL
 _BLOCK_BACKED = ("lvm", "ceph")
@@ -38,10 +39,10 @@ def _check_stripe_size(text: str) -> None:
 
 
 _POOL_COMMON = (
-    Key("rsync.bwlimit", hostvalues.RSYNC_RATE, "0", "Rate of rsync transfers, at most; 0 for no limit", live=True,
-        since="storage_rsync_bwlimit"),
-    Key("rsync.compression", BOOL, "true", "Whether rsync transfers are compressed", live=True,
-        since="storage_rsync_compression"),
+    Key("rsync.bwlimit", hostvalues.RSYNC_RATE, "0", "Rate of copies from and to other servers by rsync, at most; 0 for no limit",
+        live=True, since="storage_rsync_bwlimit"),
+    Key("rsync.compression", BOOL, "true", "Whether copies from and to other servers by rsync are compressed",
+        live=True, since="storage_rsync_compression"),
     Key("volatile.initial_source", TEXT, "", "Source as it was given when the pool was created", scope=_LOCAL,
         since="storage_volatile_initial_source"),
 )  # fmt: skip
@@ -111,8 +112,9 @@ _POOL: dict[str, tuple[Key, ...]] = {
     ),
 }  # fmt: skip
 
-_VOLUME_COMMON = (
-    Key("size", SIZE, "", "Size or quota of the volume", live=True, shown_default="`volume.size` of the pool"),
+_VOLUME_SIZE = Key("size", SIZE, "", "Size or quota of the volume", live=True, shown_default="`volume.size` of the pool")
+
+_VOLUME_SNAPSHOTS = (
     Key("snapshots.expiry", timevalues.EXPIRY, "", "When snapshots are deleted, like `1M 2H 3d 4w 5m 6y`", live=True,
         condition=_CUSTOM, since="custom_volume_snapshot_expiry"),
     Key("snapshots.pattern", timevalues.PATTERN, "snap%d", "Template of the names of snapshots", live=True, condition=_CUSTOM,
@@ -126,6 +128,11 @@ _VOLUME_FILESYSTEM = (
         condition=_CUSTOM, since="storage_shifted"),
     Key("security.unmapped", BOOL, "false", "Whether ids are stored unmapped", condition=_CUSTOM,
         since="storage_unmapped"),
+)  # fmt: skip
+
+_VOLUME_BLOCK = (
+    Key("security.shared", BOOL, "false", "Whether several instances may use the volume at the same time",
+        condition="custom block volume", since="custom_block_volumes"),
 )  # fmt: skip
 
 _VOLUME_BLOCK_BACKED = (
@@ -163,12 +170,20 @@ def _require_thin_pool(config: Mapping[str, str]) -> None:
         raise BadRequest("The keys lvm.thinpool_* cannot be used when lvm.use_thinpool is false")
 
 
+def _require_one_way_of_ids(config: Mapping[str, str]) -> None:
+    if all(BOOL.read(config.get(key) or "false") for key in ("security.shifted", "security.unmapped")):
+        raise BadRequest("security.shifted and security.unmapped are mutually exclusive")
+
+
 def _volume_keys(driver: str, content_type: str) -> tuple[Key, ...]:
     """What a volume may set and a pool may give a default for; the volatile and user keys are not among them."""
-    filesystem = content_type == "filesystem"
+    filesystem = content_type == ContentType.FILESYSTEM
+    if content_type == ContentType.ISO:
+        return (_VOLUME_SIZE,)
     return (
-        *_VOLUME_COMMON,
-        *(_VOLUME_FILESYSTEM if filesystem else ()),
+        _VOLUME_SIZE,
+        *_VOLUME_SNAPSHOTS,
+        *(_VOLUME_FILESYSTEM if filesystem else _VOLUME_BLOCK),
         *(_VOLUME_BLOCK_BACKED if filesystem and driver in _BLOCK_BACKED else ()),
         *_VOLUME.get(driver, ()),
     )
@@ -197,9 +212,10 @@ def pool_table(driver: str) -> KeyTable:
 
 @functools.cache
 def volume_table(driver: str, content_type: str = "filesystem") -> KeyTable:
-    """The keys of volumes of one driver and content type ("filesystem" or "block")."""
+    """The keys of volumes of one driver and content type."""
     _known(driver)
     if content_type not in CONTENT_TYPES:
         raise BadRequest(f"Invalid content type {quoted(content_type)} (not one of {', '.join(CONTENT_TYPES)})")
     keys = (*_volume_keys(driver, content_type), *_VOLUME_VOLATILE, USER)
-    return KeyTable(f"{driver} {content_type} volume", keys, unknown=_UNKNOWN, invalid=_INVALID)
+    name = f"{driver} {content_type} volume"
+    return KeyTable(name, keys, unknown=_UNKNOWN, invalid=_INVALID, rules=(_require_one_way_of_ids,))

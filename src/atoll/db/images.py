@@ -39,14 +39,16 @@ class NewImage:
     cached: bool = False
 
 
-async def find_all(tx: Transaction, project: str | None = None) -> list[Image]:
-    """All images of a project, or of all projects."""
-    return await (_find(tx, "1") if project is None else _find(tx, _IN_PROJECT, project))
+async def find_all(tx: Transaction, project: str | None = None, *, profiles_of: str = "") -> list[Image]:
+    """All images of a project, or of all projects; each with the profiles that it brings in the project `profiles_of`."""
+    where = ("1",) if project is None else (_IN_PROJECT, project)
+    return await _find(tx, *where, profiles_of=profiles_of)
 
 
-async def find(tx: Transaction, project: str, fingerprint: str) -> Image:
+async def find(tx: Transaction, project: str, fingerprint: str, *, profiles_of: str = "") -> Image:
     """The one image whose fingerprint begins with that. NotFound for none, BadRequest for several."""
-    found = await _find(tx, f"{_IN_PROJECT} AND substr(images.fingerprint, 1, ?) = ?", project, len(fingerprint), fingerprint)
+    where = f"{_IN_PROJECT} AND substr(images.fingerprint, 1, ?) = ?"
+    found = await _find(tx, where, project, len(fingerprint), fingerprint, profiles_of=profiles_of)
     if not found:
         raise NotFound("Image not found")
     if len(found) > 1:
@@ -59,11 +61,13 @@ async def cached_from(tx: Transaction, project: str, source: ImageSource) -> lis
     found = await tx.query(
         f"""SELECT images.fingerprint {_FROM} JOIN images_source s ON s.image_id = images.id
         WHERE {_IN_PROJECT} AND images.cached = 1 AND images.auto_update = 1
-        AND s.server = ? AND s.protocol = ? AND s.alias = ? ORDER BY images.creation_date DESC, images.id DESC""",
+        AND s.server = ? AND s.protocol = ? AND s.alias = ? AND s.project = ?
+        ORDER BY images.creation_date DESC, images.id DESC""",
         project,
         source.server,
         source.protocol,
         source.alias,
+        source.project,
     )
     return [row[0] for row in found]
 
@@ -79,7 +83,7 @@ async def fingerprints(tx: Transaction) -> set[str]:
     return {row[0] for row in await tx.query("SELECT DISTINCT fingerprint FROM images")}
 
 
-async def _find(tx: Transaction, where: str, *parameters: Any) -> list[Image]:
+async def _find(tx: Transaction, where: str, *parameters: Any, profiles_of: str) -> list[Image]:
     join = "JOIN images ON images.id ="
     rows, properties, aliases, profiles, sources = await tx.queries(
         (f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY images.id", *parameters),
@@ -91,11 +95,13 @@ async def _find(tx: Transaction, where: str, *parameters: Any) -> list[Image]:
         ),
         (
             f"SELECT ip.image_id, profiles.name FROM images_profiles ip {join} ip.image_id"
-            f" JOIN profiles ON profiles.id = ip.profile_id WHERE {where} ORDER BY profiles.name",
+            f" JOIN profiles ON profiles.id = ip.profile_id JOIN projects viewer ON viewer.id = profiles.project_id"
+            f" WHERE {where} AND viewer.name = ? ORDER BY profiles.name",
             *parameters,
+            profiles_of,
         ),
         (
-            f"SELECT s.image_id, s.server, s.protocol, s.certificate, s.alias, s.image_type FROM images_source s"
+            f"SELECT s.image_id, s.server, s.protocol, s.certificate, s.alias, s.image_type, s.project FROM images_source s"
             f" {join} s.image_id WHERE {where}",
             *parameters,
         ),
@@ -182,15 +188,64 @@ async def update(
 
 
 async def set_profiles(tx: Transaction, image_id: int, project: str, profiles: tuple[str, ...]) -> None:
-    """The profiles that instances made from it get by default. NotFound for an unknown one."""
-    await tx.execute("DELETE FROM images_profiles WHERE image_id = ?", image_id)
+    """The profiles of a project that instances made there from the image get by default. BadRequest for an unknown one."""
+    await tx.execute(
+        """DELETE FROM images_profiles WHERE image_id = ? AND profile_id IN
+        (SELECT id FROM profiles WHERE project_id = (SELECT id FROM projects WHERE name = ?))""",
+        image_id,
+        project,
+    )
     for name in profiles:
         row = await tx.one(
             "SELECT id FROM profiles WHERE name = ? AND project_id = (SELECT id FROM projects WHERE name = ?)", name, project
         )
         if row is None:
-            raise NotFound(f"Profile {name!r} not found")
-        await tx.insert("INSERT INTO images_profiles (image_id, profile_id) VALUES (?, ?)", image_id, row[0])
+            raise BadRequest(f"Profile {name!r} doesn't exist")
+        await tx.insert("INSERT OR IGNORE INTO images_profiles (image_id, profile_id) VALUES (?, ?)", image_id, row[0])
+
+
+async def lend(tx: Transaction, owner: str, borrower: str) -> None:
+    """From now on a project uses the images of another, with its own default profile."""
+    await tx.execute(
+        """INSERT OR IGNORE INTO images_profiles (image_id, profile_id)
+        SELECT images.id, profiles.id FROM images, profiles JOIN projects ON projects.id = profiles.project_id
+        WHERE images.project_id = (SELECT id FROM projects WHERE name = ?) AND projects.name = ? AND profiles.name = 'default'""",
+        owner,
+        borrower,
+    )
+
+
+async def take_back(tx: Transaction, owner: str, borrower: str) -> None:
+    """The end of `lend`."""
+    await tx.execute(
+        """DELETE FROM images_profiles WHERE image_id IN
+        (SELECT id FROM images WHERE project_id = (SELECT id FROM projects WHERE name = ?)) AND profile_id IN
+        (SELECT id FROM profiles WHERE project_id = (SELECT id FROM projects WHERE name = ?))""",
+        owner,
+        borrower,
+    )
+
+
+async def replace(tx: Transaction, image_id: int, newer: int, *, wholly: bool) -> bool:
+    """Give a newer version the aliases of an image and, `wholly`, its flags, its profiles and when it was used. False if there is
+    no such image any more."""
+    if await tx.one("SELECT 1 FROM images WHERE id = ?", image_id) is None:
+        return False
+    await tx.execute("UPDATE images_aliases SET image_id = ? WHERE image_id = ?", newer, image_id)
+    if wholly:
+        await tx.execute(
+            """UPDATE images SET (public, auto_update, cached, last_use_date) =
+            (SELECT public, auto_update, cached, last_use_date FROM images WHERE id = ?) WHERE id = ?""",
+            image_id,
+            newer,
+        )
+        await tx.execute("DELETE FROM images_profiles WHERE image_id = ?", newer)
+        await tx.execute(
+            "INSERT INTO images_profiles (image_id, profile_id) SELECT ?, profile_id FROM images_profiles WHERE image_id = ?",
+            newer,
+            image_id,
+        )
+    return True
 
 
 async def set_cached(tx: Transaction, image_id: int, *, cached: bool) -> None:
@@ -202,13 +257,15 @@ async def set_source(tx: Transaction, image_id: int, source: ImageSource) -> Non
     """Remember where the image came from."""
     await tx.execute("DELETE FROM images_source WHERE image_id = ?", image_id)
     await tx.insert(
-        "INSERT INTO images_source (image_id, server, protocol, certificate, alias, image_type) VALUES (?, ?, ?, ?, ?, ?)",
+        """INSERT INTO images_source (image_id, server, protocol, certificate, alias, image_type, project)
+        VALUES (?, ?, ?, ?, ?, ?, ?)""",
         image_id,
         source.server,
         source.protocol,
         source.certificate,
         source.alias,
         source.image_type,
+        source.project,
     )
 
 

@@ -12,6 +12,7 @@ _OWNERS = """instances_snapshots s JOIN instances i ON i.id = s.instance_id
     JOIN storage_volumes v ON v.name = i.name AND v.project_id = i.project_id AND v.type IN ('container', 'virtual-machine')"""
 _TWIN = f"""(SELECT t.id FROM {_OWNERS}
     JOIN storage_volumes_snapshots t ON t.storage_volume_id = v.id AND t.name = s.name WHERE s.id = ?)"""
+_ABSENT = "NOT EXISTS (SELECT 1 FROM storage_volumes_snapshots t WHERE t.storage_volume_id = v.id AND t.name = s.name)"
 _VOLUME = f"(SELECT v.id FROM {_OWNERS} WHERE s.id = ?)"
 
 
@@ -33,12 +34,16 @@ async def add_snapshot(tx: Transaction, snapshot_id: int) -> None:
 async def add_missing(tx: Transaction) -> list[int]:
     """Where an instance's snapshot has none beside it, one that says so, with the volume's present configuration. The ids of
     those snapshots."""
-    absent = "NOT EXISTS (SELECT 1 FROM storage_volumes_snapshots t WHERE t.storage_volume_id = v.id AND t.name = s.name)"
-    found = [row[0] for row in await tx.query(f"SELECT s.id FROM {_OWNERS} WHERE {absent}")]
+    found = [row[0] for row in await tx.query(f"SELECT s.id FROM {_OWNERS} WHERE {_ABSENT}")]
     for snapshot_id in found:
         await add_snapshot(tx, snapshot_id)
         await tx.execute(f"UPDATE storage_volumes_snapshots SET description = 'Auto repaired' WHERE id = {_TWIN}", snapshot_id)
     return found
+
+
+async def has_all(tx: Transaction, instance_id: int) -> bool:
+    """Whether there is one beside each of an instance's snapshots."""
+    return await tx.one(f"SELECT 1 FROM {_OWNERS} WHERE s.instance_id = ? AND {_ABSENT} LIMIT 1", instance_id) is None
 
 
 async def rename_snapshot(tx: Transaction, snapshot_id: int, name: str) -> None:

@@ -225,6 +225,11 @@ async def snapshots_of(tx: Transaction, instance_id: int) -> list[Snapshot]:
     return await _snapshots(tx, "instances_snapshots.instance_id = ?", instance_id)
 
 
+async def snapshot_names(tx: Transaction, instance_id: int) -> set[str]:
+    """Names of the snapshots of one instance, of those that are being made or removed, too."""
+    return {name for (name,) in await tx.query("SELECT name FROM instances_snapshots WHERE instance_id = ?", instance_id)}
+
+
 async def snapshots_in(tx: Transaction, project: str | None = None) -> dict[int, list[Snapshot]]:
     """By instance id, the snapshots of all instances of a project, or of all projects."""
     where, parameters = (

@@ -306,6 +306,18 @@ GLOBAL: list[list[str]] = [
         phase TEXT NOT NULL DEFAULT '',
         UNIQUE (storage_volume_id, name))""",
     ],
+    ["ALTER TABLE storage_pools ADD COLUMN phase TEXT NOT NULL DEFAULT ''"],
+    [
+        "ALTER TABLE images_source ADD COLUMN project TEXT NOT NULL DEFAULT ''",
+        # A project that has profiles but no images of its own uses the default project's images with its own default profile.
+        """INSERT OR IGNORE INTO images_profiles (image_id, profile_id)
+        SELECT images.id, profiles.id FROM images, profiles JOIN projects ON projects.id = profiles.project_id
+        WHERE images.project_id = 1 AND profiles.name = 'default' AND projects.id != 1
+        AND EXISTS (SELECT 1 FROM projects_config c WHERE c.project_id = projects.id AND c.key = 'features.profiles'
+            AND lower(c.value) IN ('true', '1', 'yes', 'on'))
+        AND NOT EXISTS (SELECT 1 FROM projects_config c WHERE c.project_id = projects.id AND c.key = 'features.images'
+            AND lower(c.value) IN ('true', '1', 'yes', 'on'))""",
+    ],
 ]
 
 LOCAL: list[list[str]] = [

@@ -29,18 +29,30 @@ async def pool(tx: Transaction, name: str) -> StoragePool:
 
 async def _pools(tx: Transaction, where: str, *parameters: str) -> list[StoragePool]:
     rows, config_rows = await tx.queries(
-        (f"SELECT id, name, driver, description FROM storage_pools WHERE {where} ORDER BY name", *parameters),
+        (f"SELECT id, name, driver, description, phase FROM storage_pools WHERE {where} ORDER BY name", *parameters),
         tables.select_config("storage_pools", "storage_pool", where, *parameters),
     )
     config = tables.config_of(config_rows)
-    return [StoragePool(*(*row, config.get(row[0], {}))) for row in rows]
+    return [
+        StoragePool(pool_id, name, driver, description, config.get(pool_id, {}), phase)
+        for pool_id, name, driver, description, phase in rows
+    ]
 
 
 async def create_pool(
-    tx: Transaction, name: str, driver: str, description: str, config: Mapping[str, str], *, node_id: int = 1
+    tx: Transaction,
+    name: str,
+    driver: str,
+    description: str,
+    config: Mapping[str, str],
+    *,
+    phase: str = "",
+    node_id: int = 1,
 ) -> int:
     """Insert; Conflict if the name is taken."""
-    pool_id = await tx.insert("INSERT INTO storage_pools (name, driver, description) VALUES (?, ?, ?)", name, driver, description)
+    pool_id = await tx.insert(
+        "INSERT INTO storage_pools (name, driver, description, phase) VALUES (?, ?, ?, ?)", name, driver, description, phase
+    )
     await tx.insert("INSERT INTO storage_pools_nodes (storage_pool_id, node_id) VALUES (?, ?)", pool_id, node_id)
     await tables.replace_config(tx, "storage_pools", "storage_pool", pool_id, config)
     return pool_id
@@ -50,6 +62,11 @@ async def update_pool(tx: Transaction, pool_id: int, description: str, config: M
     """Replace description and configuration."""
     await tx.execute("UPDATE storage_pools SET description = ? WHERE id = ?", description, pool_id)
     await tables.replace_config(tx, "storage_pools", "storage_pool", pool_id, config)
+
+
+async def set_pool_phase(tx: Transaction, pool_id: int, phase: str) -> None:
+    """What is being done to it; empty: whole."""
+    await tx.execute("UPDATE storage_pools SET phase = ? WHERE id = ?", phase, pool_id)
 
 
 async def delete_pool(tx: Transaction, pool_id: int) -> None:

@@ -123,15 +123,20 @@ def parse_backup(data: bytes) -> InstanceBackup:
 def parse_header(data: bytes) -> OptimizedHeader:
     """The streams of an optimized archive; the paths of subvolumes are absolute and lead nowhere else."""
     header = convert(data, OptimizedHeader, HEADER)
+    check_header(header, HEADER)
+    return header
+
+
+def check_header(header: OptimizedHeader, what: str) -> None:
+    """BadRequest for paths that are relative or lead elsewhere, and for too many of them."""
     if len(header.subvolumes) > MAX_SUBVOLUMES:
-        raise BadRequest(f"{HEADER}: there are more than {MAX_SUBVOLUMES} subvolumes")
+        raise BadRequest(f"{what}: there are more than {MAX_SUBVOLUMES} subvolumes")
     for each in header.subvolumes:
         parts = each.path.split("/")[1:]
         if not each.path.startswith("/") or "\0" in each.path or len(each.path) > _LONGEST_PATH or {".", ".."} & set(parts):
-            raise BadRequest(f"{HEADER}: {each.path[:80]!r} is no path of a subvolume")
+            raise BadRequest(f"{what}: {each.path[:80]!r} is no path of a subvolume")
         if each.path != "/" and "" in parts:
-            raise BadRequest(f"{HEADER}: {each.path[:80]!r} is no path of a subvolume")
-    return header
+            raise BadRequest(f"{what}: {each.path[:80]!r} is no path of a subvolume")
 
 
 def require_snapshots(index: BackupIndex, backup: InstanceBackup) -> None:

@@ -33,7 +33,11 @@ class Caller:
 
     def may_use(self, project: str) -> bool:
         """Whether that project's objects may be seen and changed."""
-        return self.is_admin or (self.trusted and self.certificate_type == "client" and project in self.projects)
+        return self.is_admin or (self.trusted and self.certificate_type != "metrics" and project in self.projects)
+
+    def may_measure(self, project: str) -> bool:
+        """Whether figures of that project's instances may be read."""
+        return self.trusted and (not self.restricted or project in self.projects)
 
     def requestor(self) -> dict[str, str]:
         """As events and operations show it."""

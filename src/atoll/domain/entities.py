@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from atoll.domain.content_types import ContentType
+
 Config = Mapping[str, str]
 Devices = Mapping[str, Mapping[str, str]]
 
@@ -27,6 +29,11 @@ class Project:
     def owner_of(self, feature: str) -> str:
         """The name of the project whose objects of that feature this project uses."""
         return self.name if self.has(feature) else DEFAULT_PROJECT
+
+    @property
+    def borrows_images(self) -> bool:
+        """Whether it uses another project's images with profiles of its own."""
+        return self.has("profiles") and not self.has("images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +145,14 @@ class ImageAlias:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where an image came from."""
+    """Where an image came from. `project`: the server's, empty for its default one."""
 
     server: str
     protocol: str
     certificate: str
     alias: str
     image_type: str
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +182,14 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class StoragePool:
-    """A storage pool."""
+    """A storage pool. `phase` tells what is being done to it; empty: whole."""
 
     id: int
     name: str
     driver: str
     description: str
     config: Config
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +207,11 @@ class StorageVolume:
     phase: str
     member: str
     config: Config = field(default_factory=dict)
+
+    @property
+    def content(self) -> ContentType:
+        """What it holds."""
+        return ContentType(self.content_type)
 
 
 @dataclass(frozen=True, slots=True)

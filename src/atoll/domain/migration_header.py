@@ -1,6 +1,6 @@
 """What two servers tell each other before and after an instance's files: LXD 5.0's messages, field by field.
 
-Numbers are those of LXD's migrate.proto. A field of ours, `whole`, has a number that LXD passes over.
+Numbers are those of LXD's migrate.proto. Fields of ours, `whole` and `layers`, have numbers that LXD passes over.
 """
 
 from __future__ import annotations
@@ -93,6 +93,34 @@ class RsyncFeatures:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class BtrfsFeatures:
+    """Of streams of subvolumes: a list of all of them comes first; nested ones are among them; it has their uuids, so that a
+    refresh can say which are there already."""
+
+    migration_header: bool | None = flag(1)
+    header_subvolumes: bool | None = flag(2)
+    header_subvolume_uuids: bool | None = flag(3)
+
+    def common(self, other: BtrfsFeatures) -> BtrfsFeatures:
+        """What both have."""
+        return BtrfsFeatures(
+            migration_header=bool(self.migration_header and other.migration_header),
+            header_subvolumes=bool(self.header_subvolumes and other.header_subvolumes),
+            header_subvolume_uuids=bool(self.header_subvolume_uuids and other.header_subvolume_uuids),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFeatures:
+    """Of streams of layers, which are ours alone. `image`: the fingerprint of an image whose layer need not be sent, if both have
+    unpacked it alike."""
+
+    version: int | None = number(1)
+    image: str | None = text(2)
+
+
+ALL_BTRFS_FEATURES = BtrfsFeatures(migration_header=True, header_subvolumes=True, header_subvolume_uuids=True)
 ALL_FEATURES = RsyncFeatures(xattrs=True, delete=True, compress=True, bidirectional=True, whole=True)
 
 
@@ -109,7 +137,9 @@ class Header:
     rsync_features: RsyncFeatures | None = message(8, RsyncFeatures)  # noqa: RUF009 - it declares the field
     refresh: bool | None = flag(9)
     volume_size: int | None = number(11)
+    btrfs_features: BtrfsFeatures | None = message(12, BtrfsFeatures)  # noqa: RUF009 - it declares the field
     index_version: int | None = number(13)
+    layers: LayerFeatures | None = message(1000, LayerFeatures)  # noqa: RUF009 - it declares the field
 
 
 @dataclass(frozen=True, slots=True)

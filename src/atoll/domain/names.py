@@ -11,6 +11,7 @@ from atoll.domain.errors import BadRequest
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
+_DIGITS = 64
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.:-]{1,15}")
 _LOG_FILE = re.compile(r"[a-zA-Z0-9_.][a-zA-Z0-9_.-]{0,127}")
 _UNSAFE_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
@@ -102,7 +103,9 @@ def interface(name: str) -> str:
 
 
 def device(name: str) -> str:
-    """A device of an instance or profile."""
+    """A device of an instance or profile, of at most 64 bytes: names on disk begin with it."""
+    if len(name.encode(errors="surrogatepass")) > 64:
+        raise BadRequest("The maximum device name length is 64 characters")
     return _refuse_path_like("Device", name, longest=64)
 
 
@@ -119,6 +122,13 @@ def fingerprint(text: str) -> str:
     """A SHA-256 in hexadecimal, whole or a prefix; never a pattern."""
     if not _FINGERPRINT.fullmatch(text):
         raise BadRequest("Invalid fingerprint: it must be hexadecimal")
+    return text
+
+
+def whole_fingerprint(text: str) -> str:
+    """A SHA-256 in hexadecimal, no prefix of one."""
+    if len(text) != _DIGITS or not _FINGERPRINT.fullmatch(text):
+        raise BadRequest(f"Invalid fingerprint: it must be {_DIGITS} hexadecimal digits")
     return text
 
 

@@ -23,10 +23,13 @@ from atoll.domain.errors import AtollError, BadRequest
 
 INDEX = "streams/v1/index.json"
 MOST_PRODUCTS = 50_000
+MOST_FILES = 32
+LONGEST_PROPERTY = 1000
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"(?!.*(?://|(?:^|/)\.{1,2}(?:/|$)))[A-Za-z0-9_][A-Za-z0-9_.+~:@%=/-]{0,1023}")
-_METADATA = ("lxd.tar.xz", "incus.tar.xz", "lxd_combined.tar.gz")
+_UNIFIED = ("lxd_combined.tar.gz", "incus_combined.tar.gz")
+_METADATA = ("lxd.tar.xz", "incus.tar.xz", *_UNIFIED)
 # ftype of a root file system, and the metadata's key with the fingerprint that it makes; the best first.
 _ROOTS = (
     ("squashfs", "combined_squashfs_sha256"),
@@ -71,7 +74,10 @@ def product_paths(index: bytes) -> list[str]:
     """The product files that list images to download. BadRequest for what is no index."""
     entries = _mapping(_decode(index, "index").get("index"))
     paths = [str(entry.get("path")) for entry in map(_mapping, entries.values()) if entry.get("datatype") == "image-downloads"]
-    return [path for path in paths if _PATH.fullmatch(path)]
+    found = list(dict.fromkeys(path for path in paths if _PATH.fullmatch(path)))
+    if len(found) > MOST_FILES:
+        raise BadRequest(f"The image server lists more than {MOST_FILES} product files")
+    return found
 
 
 def images(products: bytes) -> list[StreamImage]:
@@ -130,7 +136,7 @@ def _parts(
     first = _file(metadata)
     if first is None:
         return None
-    if metadata.get("ftype") == "lxd_combined.tar.gz":
+    if metadata.get("ftype") in _UNIFIED:
         return (first.sha256, first, None) if roots is _ROOTS else None
     for kind, key in roots:
         fingerprint = metadata.get(key)
@@ -170,7 +176,7 @@ def _image(
         type=kind,
         architecture=architecture,
         aliases=aliases,
-        properties={key: value for key, value in properties.items() if value},
+        properties={key: _printable(value) for key, value in properties.items() if value},
         version=version,
         created_at=_date(version, "%Y%m%d_%H:%M") or _date(version[:8], "%Y%m%d"),
         expires_at=_date(str(product.get("support_eol") or ""), "%Y-%m-%d"),
@@ -184,6 +190,11 @@ def _file(item: Mapping[str, Any]) -> File | None:
     if not isinstance(path, str) or not isinstance(sha256, str) or not isinstance(size, int):
         return None
     return File(path, sha256, size) if _PATH.fullmatch(path) and _HASH.fullmatch(sha256) and size > 0 else None
+
+
+def _printable(text: str) -> str:
+    """Without what could move a terminal's cursor, and not longer than a line may be."""
+    return "".join(letter for letter in text[:LONGEST_PROPERTY] if letter.isprintable())
 
 
 def _date(text: str, form: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from atoll.domain import names
+from atoll.domain import content_types, names
 from atoll.domain.backup_metadata import INDEX, check_snapshot_names, check_time, convert
-from atoll.domain.errors import BadRequest, Unsupported
+from atoll.domain.content_types import ContentType
+from atoll.domain.errors import BadRequest
 
 TYPE = "custom"
 FILESYSTEM = "filesystem"
@@ -43,6 +44,11 @@ class VolumeIndex(msgspec.Struct, frozen=True):
     config: VolumeBackup = VolumeBackup()
 
     @property
+    def content(self) -> ContentType:
+        """What the volume holds."""
+        return content_types.parse(self.volume.content_type)
+
+    @property
     def volume(self) -> CustomEntry:
         """The volume itself; `parse_index` has made sure that it is described."""
         assert self.config.volume is not None
@@ -57,8 +63,7 @@ class VolumeIndex(msgspec.Struct, frozen=True):
 
 
 def parse_index(data: bytes) -> VolumeIndex:
-    """An archive's index, its names and times valid. BadRequest if it is not that of a custom volume, Unsupported for one whose
-    volume is a block device."""
+    """An archive's index, its names and times valid. BadRequest if it is not that of a custom volume."""
     index = convert(data, VolumeIndex, INDEX)
     if index.type != TYPE:
         raise BadRequest("The archive is no backup of a custom volume")
@@ -69,8 +74,8 @@ def parse_index(data: bytes) -> VolumeIndex:
     check_snapshot_names(index.snapshots, INDEX)
     check_snapshot_names([each.name for each in entries], INDEX)
     for entry in (index.config.volume, *entries):
-        if entry.content_type not in ("", FILESYSTEM):
-            raise Unsupported("Block volumes are not supported in this release")
+        if content_types.parse(entry.content_type or index.config.volume.content_type) is not index.content:
+            raise BadRequest(f"{INDEX}: the volume and its snapshots are of different content types")
         check_time(entry.created_at, INDEX)
         check_time(entry.expires_at, INDEX)
     found = msgspec.structs.replace(index, config=VolumeBackup(index.config.volume, entries))

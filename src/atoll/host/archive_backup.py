@@ -5,6 +5,8 @@
     backup/snapshots/NAME/          likewise, for each snapshot
     backup/volume/                  a custom volume: whatever it holds
     backup/volume-snapshots/NAME/   likewise, for each snapshot
+    backup/volume.img, backup/volume-snapshots/NAME.img
+                                    the same of a volume that is a disk, see `archive_image`
     backup/optimized_header.yaml, backup/container.bin, backup/snapshots/NAME.bin
                                     the same, in the form of the pool's driver; of a custom volume likewise
 
@@ -62,9 +64,11 @@ class Shape:
 
 INSTANCE = Shape(VOLUME, SNAPSHOTS)
 CUSTOM = Shape(f"{TOP}/volume", f"{TOP}/volume-snapshots")
+DISK_SUFFIX = ".img"
 
 _PARTS = (b"metadata.yaml", b"rootfs", b"templates")
 _EMPTY_SECONDS = 600.0
+_LAST_ID = (1 << 32) - 2
 
 
 async def read_index(path: Path, budget: Budget) -> BackupIndex:
@@ -159,10 +163,24 @@ async def unpack_custom(
         await in_thread(_settle_top, target, unshift.rewrite(rules.top))
 
 
+async def unpack_tree(path: Path, target: Path, *, budget: Budget) -> None:
+    """A tar archive of any files into `target`, which gets the owner and mode of the archive's own top if it has one. Errors as
+    those of `unpack_custom`."""
+    kind = await in_thread(archive_kind.identify, path)
+    if kind in (Kind.SQUASHFS, Kind.QCOW2):
+        raise BadRequest("The file is no tar archive")
+    rules = TreeRules()
+    async with archive_stream.time_limit(budget.seconds, "Unpacking the archive"):
+        await archive_unpack.unpack_tar(path, kind, rules, target, budget)
+        await in_thread(_settle_top, target, rules.top)
+
+
 def _settle_top(target: Path, head: Sequence[bytes]) -> None:
     """Give the folder the owner and mode of a head. Set-id bits of the top folder are not taken over."""
     if head:
         mode, uid, gid = (archive_tar.number(head[-1][field]) for field in (slice(100, 108), slice(108, 116), slice(116, 124)))
+        if max(uid, gid) > _LAST_ID:
+            raise BadRequest("The archive has an owner that cannot be")
         os.chown(target, uid, gid)
         os.chmod(target, mode & 0o1777)
 
@@ -201,6 +219,27 @@ class CustomRules:
         """See `archive_tar.Filter`."""
         if not self._found:
             raise BadRequest(f"The archive has no {self._name.decode(errors='replace')}")
+
+
+class TreeRules:
+    """Keeps all that an archive has but device nodes. `top` is the head of its top folder, if it has one."""
+
+    def __init__(self) -> None:
+        self.top: Sequence[bytes] = ()
+
+    def keeps(self, member: Member) -> bool:
+        """See `archive_tar.Filter`."""
+        if not member.name:
+            if member.kind != archive_tar.DIRECTORY:
+                raise BadRequest("The archive's top is not a directory")
+            self.top = member.head
+            return False
+        if member.kind == archive_tar.LINK and not clean_name(member.link):
+            raise BadRequest(f"The archive has a hard link to nothing: {archive_tar.shown(member.name)}")
+        return member.kind not in (archive_tar.CHARACTER, archive_tar.BLOCK_DEVICE)
+
+    def check_complete(self) -> None:
+        """See `archive_tar.Filter`: an archive may be empty."""
 
 
 class VolumeRules:

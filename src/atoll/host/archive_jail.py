@@ -19,6 +19,10 @@ import os
 import resource
 import signal
 import sys
+import traceback
+
+FAILED = 125
+"""The exit code when there is no such jail. Python's own, 1, is what tar says when a file has changed: no failure."""
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
 CLONE_NEWUSER = 0x10000000
@@ -165,4 +169,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError:  # the program has not run
+        traceback.print_exc()
+        sys.exit(FAILED)

@@ -24,13 +24,7 @@ from atoll.host.archive_sandbox import OWNING, Bind, Jail, Program
 from atoll.host.archive_stream import Progress, Worker
 from atoll.host.threads import in_thread
 
-_TAR = (
-    "tar",
-    "--create",
-    "--file=-",
-    "--format=posix",
-    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime",
-    "--sort=name",
+ATTRIBUTES = (
     "--numeric-owner",
     "--sparse",
     "--acls",
@@ -39,6 +33,17 @@ _TAR = (
     "--xattrs-include=security.capability",
     "--xattrs-exclude=user.overlay.*",
     "--warning=no-file-ignored",
+)
+"""What tar is told of what it packs beside names, modes and content."""
+
+_TAR = (
+    "tar",
+    "--create",
+    "--file=-",
+    "--format=posix",
+    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime",
+    "--sort=name",
+    *ATTRIBUTES,
 )
 
 _TAR_SAW_CHANGES = 1

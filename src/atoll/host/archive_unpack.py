@@ -20,7 +20,7 @@ from atoll.host.archive_stream import Progress
 from atoll.host.archive_tar import Budget, Filter, Layout
 from atoll.host.threads import in_thread
 
-_TAR = (
+TAR = (
     "tar",
     "--extract",
     "--file=-",
@@ -121,7 +121,7 @@ async def unpack_tar(
 
     with write_end, read_end:
         async with archive_stream.open_tar(path, kind, budget, progress=progress) as archive:
-            async with await archive_sandbox.start([*_TAR, f"--strip-components={strip}"], jail, stdin=read_end) as tar:
+            async with await archive_sandbox.start([*TAR, f"--strip-components={strip}"], jail, stdin=read_end) as tar:
                 read_end.close()  # so that a tar that ends is noticed
                 try:
                     await archive.worker.run(pump)

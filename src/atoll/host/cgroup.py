@@ -130,13 +130,18 @@ def figures(layout: Layout, group: str) -> Figures:
     """What a group uses now."""
     memory, peak, swap, swap_peak = _memory(layout, group)
     return Figures(
-        processes=read_number(f"{layout.path('pids', group)}/pids.current") if layout.version("pids") else 0,
+        processes=processes(layout, group),
         cpu_ns=_cpu(layout, group),
         memory=memory,
         memory_peak=peak,
         swap=swap,
         swap_peak=swap_peak,
     )
+
+
+def processes(layout: Layout, group: str) -> int:
+    """How many processes and threads are in a group."""
+    return read_number(f"{layout.path('pids', group)}/pids.current") if layout.version("pids") else 0
 
 
 def _cpu(layout: Layout, group: str) -> int:

@@ -26,6 +26,7 @@ MIB = 1 << 20
 RESOLVE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _DEEPEST = 64
+_ATTEMPTS = 3
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 _FS_IMMUTABLE_OR_APPEND = 0x10 | 0x20
 
@@ -139,8 +140,14 @@ class _Remover:
         if depth > _DEEPEST:
             self._move_up(parent, name)
             return
-        self._empty(parent, name, depth=depth)
-        _retry_mutable(parent, name, os.rmdir)
+        for attempt in range(_ATTEMPTS):
+            self._empty(parent, name, depth=depth)
+            try:
+                _retry_mutable(parent, name, os.rmdir)
+                return
+            except OSError as error:  # who had it open when it was taken out of sight may have put one more file there
+                if error.errno != errno.ENOTEMPTY or attempt == _ATTEMPTS - 1:
+                    raise
 
     def _empty(self, parent: int, name: str, *, depth: int) -> None:
         try:

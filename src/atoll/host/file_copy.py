@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 NO_FOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO)
@@ -69,17 +69,24 @@ def _clone(origin: int, copy: int) -> bool:
 
 
 def _copy_data(origin: int, copy: int, size: int, check: Check) -> None:
-    position = 0
+    for start, end in extents(origin, size):
+        _copy_range(origin, copy, start, end, check)
+    os.ftruncate(copy, size)
+
+
+def extents(descriptor: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where a file has data and no hole, from `start` to `size`."""
+    position = start
     while position < size:
         try:
-            start = os.lseek(origin, position, os.SEEK_DATA)
+            begin = os.lseek(descriptor, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            break  # only a hole is left, or it was cut meanwhile
-        position = min(os.lseek(origin, start, os.SEEK_HOLE), size)
-        _copy_range(origin, copy, start, position, check)
-    os.ftruncate(copy, size)
+            return  # only a hole is left, or it was cut meanwhile
+        position = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        if begin < position:
+            yield begin, position
 
 
 def _copy_range(origin: int, copy: int, start: int, end: int, check: Check) -> None:

@@ -1,7 +1,9 @@
 """Mounting into a running container, confined below its root. Runs in a worker of the zygote; imports next to nothing.
 
-The mount is made detached, while still in the host's namespaces, and attached by descriptor: in between, only the target is
-looked up in the guest, by openat2 with RESOLVE_IN_ROOT, so neither a link nor a race leads out.
+The mount is a copy of one of the host, taken from a copy of all the host's mounts that belongs to the container's user namespace:
+there the kernel has locked what a mount forbids, so that the container's root cannot allow it again. It is attached by
+descriptor, and what happens in it is never passed on to the host. In between, only the target is looked up in the guest, by
+openat2 with RESOLVE_IN_ROOT, so neither a link nor a race leads out.
 """
 
 from __future__ import annotations
@@ -11,69 +13,69 @@ import errno
 import os
 import stat
 
-from atoll.host import syscalls
+from atoll.host import mount_options, syscalls
 
-_ATTRIBUTES = {
-    "ro": syscalls.MOUNT_ATTR_RDONLY,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
-    "noatime": syscalls.MOUNT_ATTR_NOATIME,
-}
-_IGNORED = {"bind", "rbind", "rw", "defaults", "optional", "create=dir", "create=file"}
+_WITHIN = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
-def attach(
-    init: int, *, source: str, target: str, fstype: str, options: list[str], is_file: bool, userns: int, owner: list[int]
-) -> None:
-    """Mount `source` at `target` in the mount namespace of the process behind pidfd `init`.
+def attach(init: int, *, source: str, target: str, options: list[str], is_file: bool, foreign: bool) -> None:
+    """Show `source` of the host at `target` in the mount namespace of the process behind pidfd `init`; `foreign`: that process
+    is in a user namespace of its own.
 
-    `userns` is a descriptor of the user namespace whose map the mount shall have, -1 for none. Missing directories of the
-    target, and the target itself, are made as `owner`: the host's user and group id of the guest's root. (Through an
-    idmapped mount, ids that its map does not have can create nothing.)
+    Missing directories of the target, and the target itself, are made as the guest's root.
     """
-    tree = _detached(source, fstype, options, userns)
+    if foreign:
+        _become_guest(init, source, options)
+    tree = _copy(source, options)
     syscalls.setns(init, syscalls.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    powers = syscalls.capabilities()
-    syscalls.set_fs_ids(owner[0], owner[1])
-    syscalls.set_capabilities(powers)  # those over files went with uid 0; the guest's root enters every folder of its own
-    place = _make_target(root, target, is_file=is_file)
-    syscalls.set_fs_ids(0, 0)
-    syscalls.move_mount(tree, place)
+    if foreign:
+        syscalls.set_fs_ids(0, 0)
+    syscalls.move_mount(tree, _make_target(root, target, is_file=is_file))
+    kind, below = mount_options.propagation(options)
+    if kind:  # only now: what it is moved to may share it, and takes nothing that is unbindable
+        syscalls.mount_setattr(tree, 0, propagation=kind, recursive=below)
 
 
-def detach(init: int, *, target: str) -> None:
-    """Unmount what is at `target`; nothing wrong if nothing is mounted there."""
+def detach(init: int, *, source: str, target: str) -> None:
+    """Unmount `source` from `target`; nothing wrong if something else, or nothing, is mounted there."""
+    try:
+        wanted = os.stat(source)
+    except OSError:
+        return
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the host's: the guest's could be anything
     syscalls.setns(init, syscalls.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(proc)
     try:
-        place = syscalls.openat2(root, target, os.O_PATH | os.O_NOFOLLOW, resolve=_WITHIN)
-        syscalls.umount(f"self/fd/{place}", syscalls.MNT_DETACH)
+        place = syscalls.openat2(root, target, os.O_PATH, resolve=_WITHIN)
+        if os.path.samestat(os.fstat(place), wanted):
+            syscalls.umount(f"self/fd/{place}", syscalls.MNT_DETACH)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
             raise
 
 
-_WITHIN = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-
-
-def _detached(source: str, fstype: str, options: list[str], userns: int) -> int:
-    attributes = 0
-    for option in options:
-        attributes |= _ATTRIBUTES.get(option, 0)
-    recursive = "rbind" in options
-    if recursive or "bind" in options:
-        tree = syscalls.open_tree(source, recursive=recursive)
-    else:
-        tree = syscalls.new_mount(fstype, source, [o for o in options if o not in _ATTRIBUTES and o not in _IGNORED])
-    if attributes:
-        syscalls.mount_setattr(tree, attributes, recursive=recursive)
-    if userns >= 0:
-        syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
+def _copy(source: str, options: list[str]) -> int:
+    """A detached copy of what is mounted at `source`, with these options. The host sees nothing of what happens in it, and it
+    sees what the host mounts below only if it is asked to be `shared` or `slave`."""
+    tree = syscalls.open_tree(source, recursive="rbind" in options)
+    follows = mount_options.propagation(options)[0] in (syscalls.MS_SHARED, syscalls.MS_SLAVE)
+    kept = syscalls.MS_SLAVE if follows else syscalls.MS_PRIVATE
+    syscalls.mount_setattr(tree, mount_options.attributes(options), propagation=kept, recursive=True)
     return tree
+
+
+def _become_guest(init: int, source: str, options: list[str]) -> None:
+    """This process is in the guest's user namespace from then on, and among copies of the host's mounts in which all is locked.
+    What the options forbid beyond what the mount does, and mounts below that are not to be seen, are decided before."""
+    if "rbind" not in options or mount_options.attributes(options):
+        tree = _copy(source, options)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount_setattr("/", 0, propagation=syscalls.MS_SLAVE, recursive=True)
+        syscalls.move_mount(tree, source)
+    syscalls.setns(init, syscalls.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
 
 
 def _make_target(root: int, target: str, *, is_file: bool) -> int:

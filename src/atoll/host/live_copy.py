@@ -20,7 +20,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class _Link(NamedTuple):
 
 
 class LiveCopy:
-    """Copies the directory `source` to `target`, which must not exist, or be empty. Methods block; one at a time."""
+    """Copies the directory `source` to `target`, which may have no more than empty directories. Methods block; one at a time."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self._source = source
@@ -151,7 +151,8 @@ class LiveCopy:
             known = folder.entries.get(name)
             if not isinstance(known, _Folder):
                 self._make_way(target, folder, name)
-                os.mkdir(name, 0o700, dir_fd=target)
+                with suppress(FileExistsError):  # made before for the copy, with something that is to stay
+                    os.mkdir(name, 0o700, dir_fd=target)
                 known = folder.entries[name] = _Folder()
             with _directory(name, at=target) as copy:
                 return self._refresh_folder(below, copy, known, f"{path}/")

@@ -104,7 +104,7 @@ def open_inside(pid: int, *, groups: int = 0, protocol: int = socket.NETLINK_ROU
 def counters(pid: int) -> dict[str, dict[str, int]]:
     """Interface → LXD's counter names → figures, from /proc/PID/net/dev; empty when the process is gone."""
     try:
-        with open(f"/proc/{pid}/net/dev") as file:
+        with open(f"/proc/{pid}/net/dev", errors="replace") as file:  # a guest may name its interfaces by any bytes
             return parse_counters(file.read())
     except OSError:
         return {}

@@ -5,8 +5,9 @@ Where there is one, only clients with a certificate signed by it are considered 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from atoll.domain.errors import HostError
 
@@ -34,18 +35,42 @@ class Authority:
         return client.serial_number not in self._revoked
 
 
-def load(root: Path) -> Authority | None:
-    """The authority of a state directory; None if it has none. HostError if its files cannot be used: failing open is no way."""
-    file = root / "server.ca"
-    if not file.exists():
-        return None
-    from cryptography import x509
+@dataclass(frozen=True, slots=True)
+class AuthorityFiles:
+    """The two files of an authority; without the first there is none, without the second nothing is revoked."""
 
+    certificate: Path
+    revoked: Path
+
+    @classmethod
+    def of(cls, root: Path) -> Self:
+        """Those of a state directory."""
+        return cls(root / "server.ca", root / "ca.crl")
+
+    def stamp(self) -> tuple[int, ...]:
+        """Changes whenever one of the files does, or comes, or goes."""
+        return tuple(number for path in (self.certificate, self.revoked) for number in _stamp(path))
+
+    def load(self) -> Authority | None:
+        """The authority; None if there is none. HostError if its files cannot be used: failing open is no way. Slow: use a
+        thread."""
+        if not self.certificate.exists():
+            return None
+        from cryptography import x509
+
+        try:
+            certificate = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            return Authority(certificate, _revoked(self.revoked, certificate))
+        except (ValueError, OSError) as error:
+            raise HostError(f"{self.certificate} or ca.crl beside it cannot be used: {error}") from error
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
     try:
-        certificate = x509.load_pem_x509_certificate(file.read_bytes())
-        return Authority(certificate, _revoked(root / "ca.crl", certificate))
-    except (ValueError, OSError) as error:
-        raise HostError(f"{file} or ca.crl beside it cannot be used: {error}") from error
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _revoked(file: Path, authority: x509.Certificate) -> frozenset[int]:

@@ -22,6 +22,7 @@ from atoll.domain.errors import BadRequest, HostError, Unavailable
 from atoll.domain.idmap import IdMap
 from atoll.host import archive_sandbox, streams
 from atoll.host.archive_sandbox import OWNING, Bind, Jail, Program
+from atoll.host.pace import Pace
 
 IDLE_SECONDS = 900.0
 """How long nothing may come or go; a list of very many files takes its time."""
@@ -34,6 +35,10 @@ ROOT_STAND_IN = 0xFFFF_FF00
 
 _FILTERS = ("--filter=-x security.selinux",)
 _RECEIVING_FILTERS = (*_FILTERS, "--filter=-x user.overlay.*")
+_KEEP_ROOTFS = "--filter=P /rootfs"
+"""Of an instance that LXD made empty there is none to be sent; the one here is mounted, and cannot be removed."""
+_TO_THE_NANOSECOND = "--modify-window=-1"
+"""When files of the same size count as the same. rsync compares seconds otherwise, and a snapshot is taken in less."""
 _COMMON = ("--numeric-ids", "--devices", "--partial", "--sparse")
 _CAPABILITIES, _OWN_CAPABILITIES = "e.iLsfx", "e.iLsfxCIvu"
 _CAP_SETUID, _CAP_SETGID = 7, 6
@@ -62,12 +67,14 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What both ends have to be given alike. `whole`, which LXD does not know: hard links and access control lists too."""
+    """What both ends have to be given alike, but for `rate`: bytes a second over this end of the link, at most; 0 for no limit.
+    `whole`, which LXD does not know: hard links and access control lists too."""
 
     xattrs: bool = True
     delete: bool = True
     compress: bool = True
     whole: bool = False
+    rate: int = 0
 
     def arguments(self) -> tuple[str, ...]:
         """Beside those that are always given."""
@@ -80,14 +87,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What is sent as one: a folder, which has an empty `rootfs`, with another one in that place."""
+    """What is sent as one: a folder; if it has an empty `rootfs`, with another one in that place."""
 
     folder: Path
-    rootfs: Path
+    rootfs: Path | None = None
 
     def binds(self, *, writable: bool) -> list[Bind]:
         """As the jail shows it."""
-        return [Bind(self.folder, "tree", writable=writable), Bind(self.rootfs, "tree/rootfs", writable=writable)]
+        inner = [] if self.rootfs is None else [Bind(self.rootfs, "tree/rootfs", writable=writable)]
+        return [Bind(self.folder, "tree", writable=writable), *inner]
 
 
 Report = Callable[[int], None]
@@ -99,7 +107,7 @@ async def send(tree: Tree, link: Link, options: Options, report: Report) -> None
     letters = "-arHA" if options.whole else "-ar"
     argv = (letters, *_COMMON, *options.arguments(), *_FILTERS, "/tree/", "peer:/", "-e", _REMOTE_SHELL)
     jail = Jail(tree.binds(writable=False), capabilities=OWNING, shell=True)
-    code, said = await _run(("sh", "-c", _SHELL, "rsync", *argv), jail, link, report)
+    code, said = await _run(("sh", "-c", _SHELL, "rsync", *argv), jail, link, report, options.rate)
     if code not in (0, _VANISHED):
         raise HostError(f"The files could not be sent: {_last(said, code)}")
 
@@ -111,11 +119,12 @@ async def receive(tree: Tree, link: Link, options: Options, report: Report, *, s
     something in between.
     """
     letters = f"-vlogDtprHA{_OWN_CAPABILITIES}" if options.whole else f"-vlogDtpr{_CAPABILITIES}"
-    argv = ("rsync", "--server", letters, *_COMMON, *options.arguments(), *_RECEIVING_FILTERS, ".", "/tree/")
+    filters = _RECEIVING_FILTERS if tree.rootfs is None else (*_RECEIVING_FILTERS, _KEEP_ROOTFS)
+    argv = ("rsync", "--server", letters, *_COMMON, *options.arguments(), _TO_THE_NANOSECOND, *filters, ".", "/tree/")
     users, groups = _namespace(shifted)
     extra = (_CAP_SETUID, _CAP_SETGID) if users else ()
     jail = Jail(tree.binds(writable=True), capabilities=(*OWNING, *extra), users=users, groups=groups)
-    code, said = await _run(argv, jail, link, report)
+    code, said = await _run(argv, jail, link, report, options.rate)
     if code not in (0, _VANISHED):
         raise HostError(f"The files could not be received: {_last(said, code)}")
 
@@ -139,7 +148,7 @@ def _namespace(shifted: IdMap | None) -> tuple[list[tuple[int, int, int]], list[
 # --- a program and a link ----------------------------------------------------------------------------------------------
 
 
-async def _run(argv: Sequence[str], jail: Jail, link: Link, report: Report) -> tuple[int, str]:
+async def _run(argv: Sequence[str], jail: Jail, link: Link, report: Report, rate: int) -> tuple[int, str]:
     """(exit code, what it said) of a program whose input and output are the link's."""
     from_link, to_program = streams.pipe()
     from_program, to_link = streams.pipe()
@@ -153,17 +162,18 @@ async def _run(argv: Sequence[str], jail: Jail, link: Link, report: Report) -> t
         os.close(from_link)
         os.close(to_link)
     async with program:
-        await _Conversation(program, link, report).run(to_program, from_program)
+        await _Conversation(program, link, report, rate).run(to_program, from_program)
         return await program.finish()
 
 
 class _Conversation:
-    """Both directions at once, each to its end."""
+    """Both directions at once, each to its end and at its own pace."""
 
-    def __init__(self, program: Program, link: Link, report: Report) -> None:
+    def __init__(self, program: Program, link: Link, report: Report, rate: int) -> None:
         self._program = program
         self._link = link
         self._report = report
+        self._rate = rate
         self._last = time.monotonic()
 
     async def run(self, to_program: int, from_program: int) -> None:
@@ -186,8 +196,10 @@ class _Conversation:
 
     async def _out(self, fd: int) -> None:
         never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        pace = Pace(self._rate)
         try:
             async for data in streams.chunks(fd, never):
+                await pace.take(len(data))
                 await self._link.send(data)
                 self._count(len(data))
             await self._link.send_end()
@@ -195,9 +207,11 @@ class _Conversation:
             os.close(fd)
 
     async def _in(self, fd: int) -> None:
+        pace = Pace(self._rate)
         try:
             while (data := await self._link.receive()) is not None:
                 self._count(len(data))
+                await pace.take(len(data))
                 with suppress(BrokenPipeError):  # rsync has given up; the barrier is still to come
                     await streams.write_all(fd, data)
             if self._link.gone:

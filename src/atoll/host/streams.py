@@ -47,7 +47,7 @@ async def ready(fd: int, *, write: bool, until: asyncio.Future[Any] | None = Non
             until.remove_done_callback(done)
 
 
-async def chunks(fd: int, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+async def chunks(fd: int, ended: asyncio.Future[Any], *, size: int = CHUNK) -> AsyncIterator[bytes]:
     """What comes out of a pipe or terminal, until its end; once `ended` is done, until nothing more is there right now.
 
     The second half is for a command whose children keep the pipe open after it: their output is not waited for, nor is there an
@@ -58,7 +58,7 @@ async def chunks(fd: int, ended: asyncio.Future[Any]) -> AsyncIterator[bytes]:
     while rest > 0:
         over = ended.done()  # asked first: what was written before the end is read after it
         try:
-            data = os.read(fd, CHUNK)
+            data = os.read(fd, size)
         except BlockingIOError:
             if over:
                 return

@@ -26,7 +26,11 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 MOUNT_ATTR_IDMAP = 0x100000
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
 
@@ -42,6 +46,7 @@ RENAME_EXCHANGE = 2
 DEVPTS_MAGIC = 0x1CD1
 
 _SYNC_FILE_RANGE_WRITE = 2
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -49,6 +54,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 437, 442
+_QUOTACTL_FD = 443
+_MOUNT_ATTR_ATIME = 0x70
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -127,6 +134,18 @@ def start_writeback(descriptor: int) -> None:
     _check(_libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)))
 
 
+def punch_hole(descriptor: int, start: int, length: int) -> None:
+    """Make a part of a file zeros that take no space; its size stays."""
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    _check(_libc.fallocate(descriptor, mode, ctypes.c_int64(start), ctypes.c_int64(length)))
+
+
+def quotactl(filesystem: int, command: int, subject: int, data: bytearray) -> None:
+    """quotactl_fd(2) for the file system that a descriptor is on; what the kernel answers is written into `data`."""
+    buffer = (ctypes.c_char * len(data)).from_buffer(data)
+    _call(_QUOTACTL_FD, filesystem, command, subject, ctypes.addressof(buffer))
+
+
 def filesystem_magic(place: Path | int) -> int:
     """`f_type` of statfs(2) for the file system that holds a path or descriptor."""
     buffer = (ctypes.c_long * 32)()
@@ -157,7 +176,8 @@ def open_tree(path: Path, *, recursive: bool = False) -> int:
 
 
 def new_mount(kind: str, source: str, options: list[str]) -> int:
-    """A descriptor of a detached mount of a new file system; options are `key` or `key=value`, those of that file system."""
+    """A descriptor of a detached mount of a new file system; options are `key` or `key=value`, those of that file system. The
+    OSError says what the kernel told of the reason."""
     context = _call(_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC, subject=kind)
     try:
         _call(_FSCONFIG, context, _FSCONFIG_SET_STRING, b"source", os.fsencode(source), 0, subject=source)
@@ -167,15 +187,33 @@ def new_mount(kind: str, source: str, options: list[str]) -> int:
             _call(_FSCONFIG, context, what, os.fsencode(key), given, 0, subject=option)
         _call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0, subject=source)
         return _call(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0, subject=source)
+    except OSError as error:
+        raise OSError(error.errno, "; ".join([error.strerror or "", *_told(context)]), error.filename) from error
     finally:
         os.close(context)
 
 
-def mount_setattr(tree: int, attributes: int, *, userns: int = 0, recursive: bool = False) -> None:
-    """Set MOUNT_ATTR_* of a mount; with MOUNT_ATTR_IDMAP, `userns` is the descriptor of the map's user namespace."""
-    wanted = _MountAttr(attributes, 0, 0, userns)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    _call(_MOUNT_SETATTR, tree, b"", flags, wanted, ctypes.sizeof(wanted))
+def _told(context: int) -> list[str]:
+    """What the kernel has to say of a mount that it refused, without the letters that it puts before each line."""
+    lines = []
+    try:
+        while line := os.read(context, 4096):
+            lines.append(os.fsdecode(line).strip()[2:])
+    except OSError:  # no more
+        pass
+    return lines
+
+
+def mount_setattr(tree: Path | int, attributes: int, *, propagation: int = 0, userns: int = 0, recursive: bool = False) -> None:
+    """Set MOUNT_ATTR_* of a mount, and one of MS_SHARED and the like; with MOUNT_ATTR_IDMAP, `userns` is the descriptor of the
+    map's user namespace."""
+    clear = _MOUNT_ATTR_ATIME if attributes & _MOUNT_ATTR_ATIME else 0  # the kernel wants the old choice to be taken back
+    wanted = _MountAttr(attributes, clear, propagation, userns)
+    flags = AT_RECURSIVE if recursive else 0
+    if isinstance(tree, int):
+        _call(_MOUNT_SETATTR, tree, b"", flags | AT_EMPTY_PATH, wanted, ctypes.sizeof(wanted))
+    else:
+        _call(_MOUNT_SETATTR, AT_FDCWD, os.fsencode(tree), flags, wanted, ctypes.sizeof(wanted), subject=tree)
 
 
 def move_mount(tree: int, target: Path | int) -> None:

@@ -4,7 +4,8 @@
     copy_live    a tree that a running guest changes, see `live_copy`; of one moment, if the guest can be paused for one
 
 Both share blocks with the source where the file system can (reflink), stay on the source's file system, follow no link, and
-keep `trusted.*` attributes, hence the marks of overlay layers. The target must not exist, or be an empty directory.
+keep `trusted.*` attributes, hence the marks of overlay layers. The target must not exist, or have but empty
+directories.
 """
 
 from __future__ import annotations

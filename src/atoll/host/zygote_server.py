@@ -205,8 +205,8 @@ def _is_alive(handle: int) -> bool:
 
 
 def _mount(reply: Reply, fds: list[int], **arguments: Any) -> None:
-    """Mount into a container; descriptors: the pidfd of its init, and, to map owners, a user namespace."""
-    guest_mount.attach(fds[0], userns=fds[1] if len(fds) > 1 else -1, **arguments)
+    """Mount into a container; descriptor: the pidfd of its init."""
+    guest_mount.attach(fds[0], **arguments)
     reply({"ok": True})
 
 

@@ -26,6 +26,7 @@ from atoll.api.routes.instance_migrations import InstanceMigrations
 from atoll.api.routes.instances import InstanceRoutes
 from atoll.api.routes.internal import InternalRoutes
 from atoll.api.routes.machines import MachineRoutes
+from atoll.api.routes.metrics import MetricsRoutes, served_apart
 from atoll.api.routes.networks import NetworkRoutes
 from atoll.api.routes.openapi import OpenApiRoutes
 from atoll.api.routes.operations import OperationRoutes
@@ -35,6 +36,8 @@ from atoll.api.routes.server import ServerRoutes
 from atoll.api.routes.snapshots import SnapshotRoutes
 from atoll.api.routes.storage import StorageRoutes
 from atoll.api.routes.volume_backups import VolumeBackupRoutes
+from atoll.api.routes.volume_migrations import VolumeMigrations
+from atoll.api.routes.volume_snapshots import VolumeSnapshotRoutes
 from atoll.api.routes.volumes import VolumeRoutes
 from atoll.api.routes.wait import WaitRoutes
 from atoll.api.routes.warnings import WarningRoutes
@@ -46,7 +49,6 @@ from atoll.drivers import instance as instance_drivers
 from atoll.drivers.device import nic_filters
 from atoll.drivers.instance.contract import DriverInfo, InstanceDriver
 from atoll.host import cgroup, facts, pki
-from atoll.host.threads import in_thread
 from atoll.host.tls import ServerTls
 from atoll.host.x509 import ServerFiles
 from atoll.services.certificates import CertificateService
@@ -57,6 +59,8 @@ from atoll.services.guest.service import GuestService
 from atoll.services.images.aliases import ImageAliases
 from atoll.services.images.jobs import ImageJobs
 from atoll.services.images.pull import ImagePuller
+from atoll.services.images.push import ImageInbox, ImagePusher
+from atoll.services.images.rules import ImageRules
 from atoll.services.images.service import ImageService
 from atoll.services.images.sources import ImageSources
 from atoll.services.images.upkeep import ImageUpkeep
@@ -75,6 +79,7 @@ from atoll.services.instances.lifecycle import InstanceLifecycle
 from atoll.services.instances.logs import LogService
 from atoll.services.instances.metadata import MetadataService
 from atoll.services.instances.move import InstanceMover
+from atoll.services.instances.profile_change import ProfileChanger
 from atoll.services.instances.publish import PublishSources
 from atoll.services.instances.query import InstanceQuery
 from atoll.services.instances.recover import RecoverService
@@ -85,10 +90,18 @@ from atoll.services.instances.snapshots import SnapshotService
 from atoll.services.instances.state import InstanceRunner
 from atoll.services.instances.update import InstanceUpdater
 from atoll.services.instances.wait import WaitService
+from atoll.services.migration.by_blocks import ByBlocks
+from atoll.services.migration.by_layers import ByLayers
+from atoll.services.migration.by_rsync import ByRsync
+from atoll.services.migration.by_subvolumes import BySubvolumes
 from atoll.services.migration.source import MigrationSource
 from atoll.services.migration.target import MigrationTarget
+from atoll.services.migration.transport import Ways
+from atoll.services.migration.volume_source import VolumeMigrationSource
+from atoll.services.migration.volume_target import VolumeMigrationTarget
 from atoll.services.networks import NetworkService
 from atoll.services.operations import OperationRegistry
+from atoll.services.pool_watch import PoolWatch
 from atoll.services.profiles import ProfileService
 from atoll.services.projects import ProjectService
 from atoll.services.proxies import Proxies
@@ -103,7 +116,10 @@ from atoll.services.volume_backup_import import VolumeImporter
 from atoll.services.volume_backups import VolumeBackups
 from atoll.services.volume_copy import VolumeCopier
 from atoll.services.volume_move import VolumeMover
+from atoll.services.volume_settings import VolumeSettings
 from atoll.services.volume_snapshot_tasks import VolumeSnapshotTasks
+from atoll.services.volume_snapshots import VolumeSnapshots
+from atoll.services.volume_uploads import VolumeUploads
 from atoll.services.volume_users import VolumeUsers
 from atoll.services.volumes import VolumeService
 from atoll.services.warnings import WarningService
@@ -140,7 +156,9 @@ class Volumes:
     copier: VolumeCopier
     mover: VolumeMover
     backups: VolumeBackups
-    importer: VolumeImporter
+    uploads: VolumeUploads
+    snapshots: VolumeSnapshots
+    settings: VolumeSettings
 
 
 class Daemon:
@@ -164,8 +182,8 @@ class Daemon:
         self.volumes.of_daemon = self.daemon_storage.volumes_in_use
         self.networks = NetworkService(self.global_db, self.hub, paths, self.warnings)
         self.images = ImageService(self.global_db, self.hub, paths, self.storage, self.projects)
-        sources = ImageSources(self.images.files, paths.streams, facts.architecture())
-        self.puller = ImagePuller(self.images, sources, self.settings)
+        self.image_rules = ImageRules(self.projects, self.settings)
+        self.puller = ImagePuller(self.images, ImageSources(paths.streams, facts.architecture()), self.image_rules)
         self.tls = ServerTls(ServerFiles(*paths.server_certificate))
         self.guests = GuestEvents()
         self.instances = self._make_instances()
@@ -223,11 +241,14 @@ class Daemon:
         copier = VolumeCopier(database, storage, volumes, users, operations)
         backups = VolumeBackups(database, self.paths, storage, volumes, copier, operations)
         volumes.before_forgetting = backups.remove_all
+        importer = VolumeImporter(database, self.paths, storage, volumes, operations)
         return Volumes(
             copier=copier,
             mover=VolumeMover(database, storage, volumes, users, copier, backups, operations),
             backups=backups,
-            importer=VolumeImporter(database, self.paths, storage, volumes, operations),
+            uploads=VolumeUploads(database, self.paths, storage, volumes, importer, operations),
+            snapshots=VolumeSnapshots(database, storage, volumes, users),
+            settings=VolumeSettings(database, volumes, users),
         )
 
     # --- start ---------------------------------------------------------------------------------------------------------
@@ -239,7 +260,8 @@ class Daemon:
         logging.getLogger().addHandler(LogForwarder(self.hub, asyncio.get_running_loop()))
         info = await self.driver.open(self.instances.runner.on_event)
         self._on_stop("instance driver", self.driver.close)
-        store = TrustStore(self.settings, await in_thread(pki.load, self.paths.root))
+        store = TrustStore(self.settings, pki.AuthorityFiles.of(self.paths.root))
+        await store.open()
         tokens = TrustTokens(self.operations, self.settings, self.tls)
         certificates = CertificateService(self.global_db, self.hub, self.settings, store, tokens)
         listeners = Listeners(self.paths, self.settings, self.tls, store)
@@ -252,9 +274,10 @@ class Daemon:
         descriptions.start()
         self._on_stop("descriptions of instances", descriptions.stop)
         routes = await self._routes(info, certificates, listeners)
+        apart = dispatch.build(served_apart(routes), listeners.authenticate)
         app = dispatch.build(routes, listeners.authenticate)
         Cors(self.settings).install(app)
-        await listeners.start(app, group=group)
+        await listeners.start(app, group=group, metrics=apart)
         self._on_stop("operations", self._drain)
         self._on_stop("listeners", listeners.stop)
         await self._listen_to_guests()
@@ -273,16 +296,27 @@ class Daemon:
     def _make_scheduler(self) -> Scheduler:
         """What the daemon does each minute."""
         scheduler = Scheduler()
-        volumes = VolumeSnapshotTasks(self.global_db, self.volumes, self.operations)
+        volumes = VolumeSnapshotTasks(self.global_db, self.volumes, self.custom_volumes.snapshots, self.operations)
         scheduler.add("Expiry of snapshots", self.instances.snapshot_tasks.expire)
         scheduler.add("Expiry of volume snapshots", volumes.expire)
         scheduler.add("Expiry of backups", self.instances.backups.expire)
         scheduler.add("Expiry of volume backups", self.custom_volumes.backups.expire)
-        upkeep = ImageUpkeep(self.global_db, self.images, self.puller, self.operations, self.settings)
+        upkeep = ImageUpkeep(self.global_db, self.images, self.puller, self.operations, self.settings, self.image_rules)
         scheduler.add("Upkeep of images", upkeep.tick)
+        scheduler.add("Storage pools that are away", self._watch_pools().tick)
         scheduler.add("Scheduled snapshots", self.instances.snapshot_tasks.take)
         scheduler.add("Scheduled volume snapshots", volumes.take)
         return scheduler
+
+    def _watch_pools(self) -> PoolWatch:
+        """Repairs a pool that is back as `_repair` does it with all at the start."""
+        instances, custom = self.instances, self.custom_volumes
+        repairs = (
+            self.daemon_storage.repair,
+            *(each.repair for each in (instances.updater, instances.mover, instances.creator, instances.snapshots)),
+            *(each.repair for each in (custom.mover, self.volumes, custom.snapshots)),
+        )
+        return PoolWatch(self.storage, repairs, instances.lifecycle.autostart)
 
     async def _autostart(self) -> None:
         """Start the instances that should run. Only then does `waitready` return, as LXD's does; the API answers before."""
@@ -317,6 +351,7 @@ class Daemon:
             *await self.custom_volumes.mover.repair(),
             *await self.custom_volumes.copier.repair(),
             *await self.volumes.repair(),
+            *await self.custom_volumes.snapshots.repair(),
             *await self.custom_volumes.backups.repair(),
             *await self.images.repair(),
         ]
@@ -336,7 +371,8 @@ class Daemon:
         )
         parts, custom = self.instances, self.custom_volumes
         exec_ = ExecService(parts.core, self.operations)
-        profiles = ProfileService(self.global_db, self.hub, self.projects, parts.devices, parts.updater)
+        changer = ProfileChanger(parts.core, parts.updater, self.networks, self.guests)
+        profiles = ProfileService(self.global_db, self.hub, self.projects, parts.devices, changer)
         jobs = ImageJobs(
             self.global_db,
             self.images,
@@ -348,9 +384,16 @@ class Daemon:
         sql = SqlService(local=self.local_db, shared=self.global_db)
         copies = InstanceCopies(parts.copier, parts.refresher, parts.mover)
         importer = BackupImporter(parts.core, parts.devices, parts.creator)
+        rsync = ByRsync(parts.core.storage, parts.core.paths)
+        ways = Ways([BySubvolumes(), ByLayers(self.images, rsync), ByBlocks(self.storage), rsync])
         migrations = InstanceMigrations(
-            MigrationSource(parts.core, self.operations),
-            MigrationTarget(parts.core, parts.devices, parts.creator, parts.refresher, self.operations),
+            MigrationSource(parts.core, ways, self.operations),
+            MigrationTarget(parts.core, ways, parts.devices, parts.creator, parts.refresher, self.operations),
+        )
+        users = VolumeUsers(parts.core)
+        volume_migrations = VolumeMigrations(
+            VolumeMigrationSource(self.storage, self.volumes, custom.copier, ways, self.operations),
+            VolumeMigrationTarget(self.storage, self.volumes, users, custom.copier, ways, self.operations),
         )
         groups = (
             ServerRoutes(self.settings, server),
@@ -375,15 +418,25 @@ class Daemon:
             FileRoutes(FileService(parts.core)),
             InstanceMetadataRoutes(MetadataService(parts.core)),
             ImageAliasRoutes(ImageAliases(self.global_db, self.hub, self.images)),
-            ImageRoutes(self.images, jobs),
+            ImageRoutes(self.images, jobs, ImageInbox(self.images, self.operations), ImagePusher(self.images, self.operations)),
             ProfileRoutes(profiles),
             ProjectRoutes(self.projects),
             NetworkRoutes(self.networks),
             StorageRoutes(self.storage),
-            VolumeRoutes(self.volumes, custom.copier, custom.mover, custom.importer, self.operations),
+            VolumeRoutes(
+                self.volumes,
+                custom.copier,
+                custom.mover,
+                custom.uploads,
+                custom.snapshots,
+                custom.settings,
+                volume_migrations,
+            ),
+            VolumeSnapshotRoutes(self.volumes, custom.snapshots, volume_migrations, self.operations),
             VolumeBackupRoutes(self.volumes, custom.backups),
             OperationRoutes(self.operations, self.hub),
             WarningRoutes(self.warnings),
+            MetricsRoutes(parts.core, self.settings),
             HostRoutes(),
             InternalRoutes(sql, lambda: self.ready, self.shut_down),
         )

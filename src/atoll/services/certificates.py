@@ -12,7 +12,7 @@ from atoll.db.engine import Database, Transaction
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Certificate
-from atoll.domain.errors import BadRequest, Conflict, Forbidden, NotFound
+from atoll.domain.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from atoll.host import passwords, x509
 from atoll.host.threads import in_thread
 from atoll.services.attempts import Attempts
@@ -23,6 +23,9 @@ from atoll.services.trust import CertificateType, TrustStore
 from atoll.services.trust_tokens import Grant, TrustTokens
 
 _LONGEST_NAME = 255
+_WAITING = 16
+"""Log-ins by password that wait for their turn, each for a tenth of a second or so."""
+
 _PROJECT_CHANGES = frozenset({"project-renamed", "project-deleted"})
 
 
@@ -50,6 +53,7 @@ class CertificateService:
         self._tokens = tokens
         self._attempts = Attempts()
         self._hashing = asyncio.Lock()
+        self._waiting = 0
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -99,8 +103,6 @@ class CertificateService:
         grant = _checked(dataclasses.replace(grant, name=grant.name or common_name))
         fingerprint = x509.fingerprint(der)
         async with self._database.write() as tx:
-            if any(entry.fingerprint == fingerprint for entry in await rows.find_all(tx)):
-                raise Conflict("Certificate already in trust store")
             await _create(tx, der, grant)
         await self.reload()
         self._hub.lifecycle("certificate-created", f"/1.0/certificates/{fingerprint}", caller=caller)
@@ -119,12 +121,12 @@ class CertificateService:
         """
         self._attempts.check(caller.address)
         try:
-            if not self._store.accepts(der):
+            if not self._store.accepts(der, x509.fingerprint(der)):
                 raise Forbidden("The certificate is not signed by the server's authority")
             if self._tokens.is_token(secret):
                 await self._tokens.redeem(secret, lambda granted: self.add(der, granted, caller=caller))
                 return x509.fingerprint(der)
-            await self._check_password(secret)
+            await self._check_password(secret, caller.address)
         except Forbidden:
             self._attempts.failed(caller.address)
             raise
@@ -132,10 +134,21 @@ class CertificateService:
             raise Forbidden("Only certificates of type client can be added with the trust password")
         return await self.add(der, grant, caller=caller)
 
-    async def _check_password(self, password: str) -> None:
-        """One at a time, for each hash takes memory; without a password it takes as long and fails."""
-        async with self._hashing:
-            right = await in_thread(passwords.verify, self._settings.text(PASSWORD), password)
+    async def _check_password(self, password: str, address: str) -> None:
+        """One at a time, for each hash takes memory; without a password it takes as long and fails.
+
+        Who asks many times at once is counted before each hash, and where many wait, nobody joins them: hashing is work that
+        strangers can ask for.
+        """
+        if self._waiting >= _WAITING:
+            raise Unavailable("Too many clients are logging in at the moment", hint="try again in a minute")
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                self._attempts.check(address)
+                right = await in_thread(passwords.verify, self._settings.text(PASSWORD), password)
+        finally:
+            self._waiting -= 1
         if not right:
             raise Forbidden("Not authorized")
 
@@ -185,9 +198,12 @@ async def _find(tx: Transaction, fingerprint: str, caller: Caller) -> Certificat
 
 
 async def _create(tx: Transaction, der: bytes, grant: Grant) -> None:
+    fingerprint = x509.fingerprint(der)
+    if any(entry.fingerprint == fingerprint for entry in await rows.find_all(tx)):
+        raise Conflict("Certificate already in trust store")
     await rows.create(
         tx,
-        fingerprint=x509.fingerprint(der),
+        fingerprint=fingerprint,
         type=grant.type,
         name=grant.name,
         pem=x509.to_pem(der),

@@ -49,13 +49,23 @@ class DaemonStorage:
 
     async def start(self) -> None:
         """After the pools were opened: heal what a kill left half moved, and make what is missing in the folders."""
+        for sentence in await self.repair():
+            log.warning("Repaired: %s", sentence)
+        await in_thread(folders.make_kept, self._paths)
+
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back: heal what a kill left half moved. One sentence for each."""
+        done = []
         for key, folder in self._folders.items():
+            value = self._settings.text(key)
+            if pool is not None and value.split("/")[0] != pool:
+                continue
             try:
-                if await in_thread(relocate.settle, folder, self._place(self._settings.text(key))):
-                    log.warning("Repaired: moving %s had been cut off", folder)
+                if await in_thread(relocate.settle, folder, self._place(value)):
+                    done.append(f"moving {folder} had been cut off")
             except (OSError, AtollError) as error:
                 log.error("The folder %s is not usable: %s", folder, error)
-        await in_thread(folders.make_kept, self._paths)
+        return done
 
     @asynccontextmanager
     async def _around(self, changes: Mapping[str, str]) -> AsyncIterator[None]:

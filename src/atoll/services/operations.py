@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from atoll.domain import clock
@@ -61,6 +62,7 @@ class OperationSpec:
     sockets: Mapping[str, str] = field(default_factory=dict)  # descriptor name -> secret
     connect: Connect | None = None
     private: Mapping[str, Any] = field(default_factory=dict)  # metadata that only its creator gets, e.g. a token's secret
+    seconds: float = 0.0  # after which a token is worth nothing any more; 0: never
     largest_message: int = 0  # bytes of a message of a websocket that is not for control; 0: no bound
 
 
@@ -160,6 +162,9 @@ class OperationRegistry:
         operation.set_status(OperationStatus.PENDING if spec.work is None else OperationStatus.RUNNING)
         if spec.cls is OperationClass.TOKEN:
             operation.set_status(OperationStatus.RUNNING)
+        if spec.seconds:
+            expire = partial(self._end, operation, OperationStatus.CANCELLED, "The token expired")
+            asyncio.get_running_loop().call_later(spec.seconds, expire)
         if spec.work is not None:
             operation.task = asyncio.create_task(self._run(operation, spec.work), name=f"operation {operation.id}")
             # A task that is cancelled before its first step never enters `_run`.
@@ -210,9 +215,11 @@ class OperationRegistry:
         operation.set_status(OperationStatus.CANCELLING)
         operation.task.cancel()
 
-    def complete_token(self, operation: Operation) -> None:
-        """The token was used."""
+    def complete_token(self, operation: Operation) -> bool:
+        """The token is used; False if it was before, or is worth nothing any more."""
+        is_open = not operation.status.is_final
         self._end(operation, OperationStatus.SUCCESS)
+        return is_open
 
     def descriptor(self, operation: Operation, secret: str) -> str:
         """Which websocket a secret is for. Forbidden for a wrong one, compared in constant time."""
@@ -222,6 +229,12 @@ class OperationRegistry:
             if hmac.compare_digest(expected.encode(), secret.encode()):
                 return name
         raise Forbidden("Not authorized")
+
+    def check_watcher(self, operation: Operation, secret: str) -> None:
+        """Forbidden unless the secret is one that its creator was given, of a websocket or of the whole."""
+        known = [*operation.spec.sockets.values(), str(operation.spec.private.get("secret", ""))]
+        if not any(each and hmac.compare_digest(each.encode(), secret.encode(errors="replace")) for each in known):
+            raise Forbidden("Not authorized")
 
     @property
     def running(self) -> list[Operation]:

@@ -1,4 +1,4 @@
-"""Profiles: create, change, rename, delete. A change reaches the running instances that have the profile."""
+"""Profiles: create, change, rename, delete. A change reaches the instances that have the profile, see `profile_change`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from atoll.db.engine import Database
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Devices, Profile
-from atoll.domain.errors import BadRequest, Conflict
+from atoll.domain.errors import BadRequest, Conflict, HostError
 from atoll.services.events import EventHub, with_project
 from atoll.services.instances import records
 from atoll.services.instances.devices import DeviceService
-from atoll.services.instances.update import InstanceUpdater
+from atoll.services.instances.profile_change import Failures, ProfileChanger
 from atoll.services.projects import ProjectService
 
 
@@ -27,13 +27,13 @@ class ProfileService:
         hub: EventHub,
         projects: ProjectService,
         devices: DeviceService,
-        updater: InstanceUpdater,
+        changer: ProfileChanger,
     ) -> None:
         self._database = database
         self._hub = hub
         self._projects = projects
         self._devices = devices
-        self._updater = updater
+        self._changer = changer
 
     async def find_all(self, project: str) -> list[tuple[Profile, list[str]]]:
         """All profiles of a project, each with URLs of the instances that have it."""
@@ -57,7 +57,7 @@ class ProfileService:
         """A new one."""
         names.profile(name)
         owner = await self._projects.owner(project, "profiles")
-        self._updater.check_profile(config)
+        self._changer.check(config)
         async with self._database.write() as tx:
             await self._devices.validate(tx, owner, devices)
             try:
@@ -69,16 +69,19 @@ class ProfileService:
     async def update(
         self, project: str, name: str, description: str, config: Mapping[str, str], devices: Devices, *, caller: Caller
     ) -> None:
-        """Replace it, for running instances too."""
+        """Replace it, for running instances too. HostError, when it has been replaced, that names the instances which cannot have
+        it so."""
         owner = await self._projects.owner(project, "profiles")
-        self._updater.check_profile(config)
+        self._changer.check(config)
         async with self._database.read() as tx:
             profile = await rows.find(tx, owner, name)
             await self._devices.validate(tx, owner, devices)
         config = records.without_empty(config)
         new = dataclasses.replace(profile, description=description, config=config, devices=devices)
-        await self._updater.change_profile(profile, new)
+        failed = await self._changer.change(profile, new)
         self._hub.lifecycle("profile-updated", f"/1.0/profiles/{name}", project=owner, caller=caller)
+        if failed:
+            raise HostError(_failures(failed))
 
     async def rename(self, project: str, name: str, new: str, *, caller: Caller) -> None:
         """Change its name."""
@@ -109,3 +112,9 @@ class ProfileService:
 
 def _urls(users: list[tuple[str, str]]) -> list[str]:
     return [with_project(f"/1.0/instances/{name}", project) for project, name in users]
+
+
+def _failures(failed: Failures) -> str:
+    named = sorted((each.project, each.name, str(error)) for each, error in failed.items())
+    lines = [f" - Project: {project}, Instance: {name}: {reason}" for project, name, reason in named]
+    return "\n".join(("The following instances failed to update (profile change still saved):", *lines))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from atoll import config as keys
+from atoll.db import images as image_rows
 from atoll.db import profiles as profile_rows
 from atoll.db import projects as rows
 from atoll.db.engine import Database, Transaction
@@ -64,6 +66,7 @@ class ProjectService:
             await rows.create(tx, name, description, full)
             if keys.PROJECT.get(full, "features.profiles"):
                 await self._make_default_profile(tx, name)
+            await _lend_images(tx, None, await rows.find(tx, name))
         self._hub.lifecycle("project-created", f"/1.0/projects/{name}", caller=caller)
 
     @staticmethod
@@ -78,6 +81,7 @@ class ProjectService:
             project = await rows.find(tx, name)
             await self._check_features(tx, project, config)
             await rows.update(tx, project.id, description, config)
+            await _lend_images(tx, project, await rows.find(tx, name))
         self._hub.lifecycle("project-updated", f"/1.0/projects/{name}", caller=caller)
 
     async def _check_features(self, tx: Transaction, project: Project, config: Mapping[str, str]) -> None:
@@ -142,9 +146,27 @@ class ProjectService:
 
     async def owner(self, name: str, feature: str) -> str:
         """The project whose objects of a feature that project uses. NotFound for an unknown project."""
+        return (await self.owners(name, feature))[0]
+
+    async def owners(self, name: str, *features: str) -> tuple[str, ...]:
+        """`owner` for each of the features."""
         if name == DEFAULT_PROJECT:
-            return name
-        return (await self.find(name)).owner_of(feature)
+            return (name,) * len(features)
+        project = await self.find(name)
+        return tuple(project.owner_of(feature) for feature in features)
+
+    async def profiles_beside_images(self, tx: Transaction, name: str) -> set[str]:
+        """Projects whose profiles the images of that project may bring: of all that use those images."""
+        return {project.owner_of("profiles") for project in await rows.find_all(tx) if project.owner_of("images") == name}
+
+
+async def _lend_images(tx: Transaction, before: Project | None, project: Project) -> None:
+    """To a project that gets profiles of its own but uses the images of another they bring its default profile at first."""
+    borrowed = before is not None and before.borrows_images
+    if project.borrows_images and not borrowed:
+        await image_rows.lend(tx, DEFAULT_PROJECT, project.name)
+    elif borrowed and not project.borrows_images:
+        await image_rows.take_back(tx, DEFAULT_PROJECT, project.name)
 
 
 def _refuse_unenforced(config: Mapping[str, str]) -> None:
@@ -165,7 +187,8 @@ def _default_is_kept(what: str) -> Conflict:
 
 async def _used_by(tx: Transaction, project: Project) -> list[str]:
     suffix = "" if project.name == DEFAULT_PROJECT else f"?project={project.name}"
-    return [_URLS[kind].format(name=name, extra=extra) + suffix for kind, name, extra in await rows.users(tx, project.id)]
+    found = await rows.users(tx, project.id)
+    return [_URLS[kind].format(name=quote(name), extra=quote(extra)) + suffix for kind, name, extra in found]
 
 
 async def _in_use(tx: Transaction, project: Project) -> bool:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import quote
 
 from atoll import config as keys
 from atoll.db import storage as rows
-from atoll.db.engine import Database, Transaction
+from atoll.db.engine import Database
 from atoll.domain import clock, names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT, StoragePool
-from atoll.domain.errors import AtollError, BadRequest, Conflict, Unavailable
+from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound, Unavailable, Unsupported
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.drivers import storage as drivers
 from atoll.drivers.storage.contract import AdjustablePool, Fill, Pool, Resources, StorageDriver, VolumeId, VolumeKind
 from atoll.host.threads import in_thread
+from atoll.services import pool_contents, pool_sources
 from atoll.services.events import EventHub
 from atoll.services.locks import KeyedLocks
 from atoll.services.warnings import WarningService
 
 log = logging.getLogger(__name__)
+
+_PLAIN = "$&+,:;=@"
+"""What a segment of a URL's path has besides letters, digits and `_.-~`."""
 
 PREFERRED = ("overlay", "btrfs", "dir")
 """Order in which drivers are offered."""
@@ -31,6 +38,21 @@ PREFERRED = ("overlay", "btrfs", "dir")
 _FIXED_KEYS = ("source", "size")
 _ADJUSTABLE_KEYS = ("size",)
 """What an open pool may change if its driver can."""
+
+CREATING, DELETING = "creating", "deleting"
+"""Phases of pools; what a kill leaves of either is removed by the next start."""
+
+_UNAVAILABLE = "Storage pool unavailable"
+"""LXD's type of the warning."""
+
+_UNLIMITED = "Storage sizes not enforced"
+"""Type of the warning; LXD writes it to its log."""
+
+_PLACES = ("places",)
+"""Key of the lock of who looks which places on the host are free for a new pool, and takes one."""
+
+_settling: ContextVar[str] = ContextVar("_settling", default="")
+"""The pool that this task repairs."""
 
 
 class StorageService:
@@ -42,17 +64,37 @@ class StorageService:
         self._paths = paths
         self._warnings = warnings
         self._open: dict[str, StorageDriver] = {}
+        self._unsettled: set[str] = set()
+        self._limiting: dict[str, bool] = {}  # by pool, whether a size could be set the last time
         self._unpacked: set[tuple[str, str]] = set()
         self._locks = KeyedLocks()
 
     # --- drivers -------------------------------------------------------------------------------------------------------
 
     def driver(self, pool: str) -> StorageDriver:
-        """The driver of an open pool. Unavailable if the pool could not be opened."""
-        driver = self._open.get(pool)
-        if driver is None:
-            raise Unavailable(f"Storage pool {pool!r} is not available", hint="see the warnings")
-        return driver
+        """The driver of an open pool. Unavailable if the pool could not be opened, and while others repair or delete it."""
+        if not self.is_available(pool):
+            raise Unavailable(f'Storage pool "{pool}" unavailable on this server', hint="the warnings say why")
+        return self._open[pool]
+
+    def is_available(self, pool: str) -> bool:
+        """Whether who asks can use it."""
+        return pool in self._open and (pool not in self._unsettled or _settling.get() == pool)
+
+    async def set_size(self, pool: str, volume: VolumeId, size: int | None) -> None:
+        """Limit a volume, or no more. Where the pool cannot do that the volume stays without limit, as with LXD, and a warning,
+        the first time, says why; it is over with the first size that holds."""
+        url = f"/1.0/storage-pools/{pool}"
+        try:
+            await self.driver(pool).set_size(volume, size)
+        except Unsupported as error:
+            if self._limiting.get(pool) is not False:
+                self._limiting[pool] = False
+                await self._warnings.raise_(_UNLIMITED, "low", str(error), entity_url=url)
+        else:
+            if size is not None and not self._limiting.get(pool):
+                self._limiting[pool] = True
+                await self._warnings.resolve(_UNLIMITED, entity_url=url)
 
     async def supported(self) -> list[str]:
         """Names of the drivers that work on this host, the preferred one first."""
@@ -68,20 +110,61 @@ class StorageService:
         """Open all pools and let them repair what a kill left; one that fails leaves the others working, with a warning."""
         async with self._database.read() as tx:
             pools = await rows.pools(tx)
-            known = await _known_volumes(tx)
+            known = await pool_contents.known_volumes(tx)
         for pool in pools:
-            url = f"/1.0/storage-pools/{pool.name}"
-            try:
-                driver = self._make(pool)
-                await driver.open()
-                for repaired in await driver.audit(known.get(pool.name, set())):
-                    log.info("Storage pool %s: %s", pool.name, repaired)
-            except AtollError as error:
-                log.error("Storage pool %s is not available: %s", pool.name, error)
-                await self._warnings.raise_("Storage pool unavailable", "high", str(error), entity_url=url)
+            if pool.phase:
+                await self._remove_half(pool)
             else:
-                self._open[pool.name] = driver
-                await self._warnings.resolve("Storage pool unavailable", entity_url=url)
+                await self._try(pool, known.get(pool.name, set()))
+
+    async def _remove_half(self, pool: StoragePool) -> None:
+        """What a kill left of a pool that was being made or deleted. If it cannot be removed the next start tries again."""
+        try:
+            await self._make(pool).delete_pool()
+        except AtollError as error:
+            log.error("What a kill left of storage pool %s cannot be removed: %s", pool.name, error)
+        else:
+            await self._forget(pool.id)
+            log.warning("Repaired: removed storage pool %s: its %s was cut off", pool.name, pool.phase)
+
+    async def _try(self, pool: StoragePool, known: Collection[VolumeId]) -> bool:
+        """Open it, with a warning if that fails. Whether it is open."""
+        url = f"/1.0/storage-pools/{pool.name}"
+        try:
+            driver = self._make(pool)
+            await driver.open()
+            for repaired in [*await driver.audit(known), *await pool_contents.remove_lost_images(driver, known)]:
+                log.info("Storage pool %s: %s", pool.name, repaired)
+        except (AtollError, OSError) as error:  # of a disk that is failing, too
+            log.error("Storage pool %s is not available: %s", pool.name, error)
+            await self._warnings.raise_(_UNAVAILABLE, "high", str(error), entity_url=url)
+            return False
+        self._open[pool.name] = driver
+        await self._warnings.resolve(_UNAVAILABLE, entity_url=url)
+        return True
+
+    async def unavailable(self) -> list[str]:
+        """Names of the pools that could not be opened."""
+        return [pool.name for pool in await self.find_all() if pool.name not in self._open and not pool.phase]
+
+    @asynccontextmanager
+    async def reopening(self, name: str) -> AsyncIterator[bool]:
+        """Try again to open a pool, and tell whether it is open now and was not before. While the block runs only the task that
+        runs it can use the pool: this is the time to repair what is in it."""
+        async with self._locks.hold(name):
+            async with self._database.read() as tx:
+                pool = next((each for each in await rows.pools(tx) if each.name == name), None)
+                known = await pool_contents.known_volumes(tx)
+            if pool is None or pool.phase or name in self._open:  # it goes, or is gone, or somebody was faster
+                yield False
+                return
+            self._unsettled.add(name)
+            settling = _settling.set(name)
+            try:
+                yield await self._try(pool, known.get(name, set()))
+            finally:
+                _settling.reset(settling)
+                self._unsettled.discard(name)
 
     async def stop(self) -> None:
         """Close the pools; those with mounted volumes stay as they are."""
@@ -90,23 +173,29 @@ class StorageService:
         self._open.clear()
 
     def _make(self, pool: StoragePool) -> StorageDriver:
-        return drivers.REGISTRY.create(pool.driver, Pool(pool.name, self._paths.pools / pool.name, pool.config))
+        return drivers.REGISTRY.create(pool.driver, self._place(pool))
+
+    def _place(self, pool: StoragePool) -> Pool:
+        return Pool(pool.name, self.path(pool.name), pool.config)
 
     # --- pools ---------------------------------------------------------------------------------------------------------
 
     async def find_all(self) -> list[StoragePool]:
-        """All pools."""
+        """All pools, but for such as are only being made."""
         async with self._database.read() as tx:
-            return await rows.pools(tx)
+            return [pool for pool in await rows.pools(tx) if pool.phase != CREATING]
 
     async def find(self, name: str) -> StoragePool:
         """One pool. NotFound if there is none."""
         async with self._database.read() as tx:
-            return await rows.pool(tx, name)
+            found = await rows.pool(tx, name)
+        if found.phase == CREATING:
+            raise NotFound("Storage pool not found")
+        return found
 
     def status(self, name: str) -> str:
         """LXD's word for whether it can be used."""
-        return "Created" if name in self._open else "Unavailable"
+        return "Created" if self.is_available(name) else "Unavailable"
 
     async def create(self, name: str, driver_name: str, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
         """Make the pool on the host and then its row."""
@@ -118,20 +207,26 @@ class StorageService:
         reason = await kind.check(self._paths.pools)
         if reason is not None:
             raise BadRequest(f"Storage driver {driver_name!r} can't be used here: {reason}")
-        async with self._locks.hold(name), Reverter(f"create storage pool {name}") as undo:
-            async with self._database.read() as tx:
-                if any(pool.name == name for pool in await rows.pools(tx)):
-                    raise Conflict(f"Storage pool {name!r} already exists")
+        async with self._locks.hold(name, _PLACES), Reverter(f"create storage pool {name}") as undo:
+            present = await self.find_all()
+            if any(pool.name == name for pool in present):
+                raise Conflict(f"Storage pool {name!r} already exists")
+            await in_thread(pool_sources.refuse_shared, config.get("source", ""), present)
             draft = StoragePool(0, name, driver_name, description, dict(config))
+            await in_thread(pool_sources.refuse_remains, self._place(draft))
             driver = self._make(draft)
+            async with self._database.write() as tx:
+                pool_id = await rows.create_pool(tx, name, driver_name, description, config, phase=CREATING)
+            undo.add(self._forget, pool_id)
             decided = await driver.create_pool()
             undo.add(driver.delete_pool)
             full = {key: value for key, value in {**config, **decided}.items() if value}
-            opened = self._make(StoragePool(0, name, driver_name, description, full))
+            opened = self._make(dataclasses.replace(draft, config=full))
             await opened.open()
             undo.add(opened.close)
             async with self._database.write() as tx:
-                await rows.create_pool(tx, name, driver_name, description, full)
+                await rows.update_pool(tx, pool_id, description, full)
+                await rows.set_pool_phase(tx, pool_id, "")
             self._open[name] = opened
             undo.success()
         self._hub.lifecycle("storage-pool-created", f"/1.0/storage-pools/{name}", context={"driver": driver_name}, caller=caller)
@@ -156,17 +251,39 @@ class StorageService:
     async def delete(self, name: str, *, caller: Caller) -> None:
         """Only an unused one; its image volumes go with it."""
         async with self._locks.hold(name):
-            async with self._database.read() as tx:
-                pool = await rows.pool(tx, name)
-                if users := await self._users(tx, pool):
-                    raise BadRequest(f"The storage pool is currently in use by {users[0]}")
-            driver = self._open.get(name) or self._make(pool)
-            await driver.delete_pool()
-            self._open.pop(name, None)
+            self._unsettled.add(name)  # who writes a volume's row asks for the driver in the same transaction
+            try:
+                pool = await self._begin_delete(name)
+                driver = self._open.get(name) or self._make(pool)
+                async with Reverter(f"delete storage pool {name}") as undo:
+                    undo.add(self._set_phase, pool, "")
+                    await driver.delete_pool()
+                    undo.success()
+                self._open.pop(name, None)
+            finally:
+                self._unsettled.discard(name)
             self._unpacked = {each for each in self._unpacked if each[0] != name}
-            async with self._database.write() as tx:
-                await rows.delete_pool(tx, pool.id)
+            await self._forget(pool.id)
+            await self._warnings.resolve(_UNAVAILABLE, entity_url=f"/1.0/storage-pools/{name}")
         self._hub.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{name}", caller=caller)
+
+    async def _begin_delete(self, name: str) -> StoragePool:
+        async with self._database.write() as tx:
+            pool = await rows.pool(tx, name)
+            volumes = [each for each in await rows.volumes(tx, pool=name) if each.type != "image"]
+            users = [volume_url(name, each.type, each.name, each.project) for each in volumes]
+            if users := users or await pool_contents.profiles_with(tx, name):
+                raise BadRequest(f"The storage pool is currently in use by {users[0]}")
+            await rows.set_pool_phase(tx, pool.id, DELETING)
+        return pool
+
+    async def _set_phase(self, pool: StoragePool, phase: str) -> None:
+        async with self._database.write() as tx:
+            await rows.set_pool_phase(tx, pool.id, phase)
+
+    async def _forget(self, pool_id: int) -> None:
+        async with self._database.write() as tx:
+            await rows.delete_pool(tx, pool_id)
 
     async def resources(self, name: str) -> Resources:
         """Space and inodes of a pool."""
@@ -174,17 +291,17 @@ class StorageService:
         return await self.driver(name).resources()
 
     async def used_by(self, pool: StoragePool) -> list[str]:
-        """URLs of volumes, instances and profiles that use it."""
+        """URLs of instances, images, volumes and profiles that use it, and of the snapshots of instances and volumes."""
         async with self._database.read() as tx:
-            return await self._users(tx, pool, images=True)
-
-    async def _users(self, tx: Transaction, pool: StoragePool, *, images: bool = False) -> list[str]:
+            volumes = await rows.volumes(tx, pool=pool.name)
+            snapshots = await rows.snapshots_in(tx, pool=pool.name)
+            profiles = await pool_contents.profiles_with(tx, pool.name)
         found = [
-            volume_url(pool.name, volume.type, volume.name, volume.project)
-            for volume in await rows.volumes(tx, pool=pool.name)
-            if images or volume.type != "image"
+            volume_url(pool.name, volume.type, volume.name, volume.project, snapshot=snapshot)
+            for volume in volumes
+            for snapshot in ("", *(each.name for each in snapshots.get(volume.id, ())))
         ]
-        return found + await _profiles_with_pool(tx, pool.name)
+        return sorted([*found, *profiles])
 
     # --- recovery ------------------------------------------------------------------------------------------------------
 
@@ -196,13 +313,15 @@ class StorageService:
         if pool.driver not in drivers.REGISTRY.names():
             raise BadRequest("Unknown driver")
         keys.pool_table(pool.driver).validate(pool.config)
-        source = Path(pool.config.get("source") or self._paths.pools / pool.name)
-        if not source.is_absolute() or not await in_thread(_may_be_pool, source):
+        source = pool.config.get("source") or str(self._paths.pools / pool.name)
+        if not await in_thread(pool_sources.may_be_pool, source):
             raise BadRequest(f"Failed mounting pool {pool.name!r}: there is no storage pool at {source}")
         async with self._locks.hold(pool.name):
             if pool.name in self._open:
                 yield self._open[pool.name]
                 return
+            others = [each for each in await self.find_all() if each.name != pool.name]
+            await in_thread(pool_sources.refuse_shared, source, others)
             driver = self._make(pool)
             await driver.open()
             try:
@@ -257,7 +376,8 @@ class StorageService:
         for row in volumes:
             async with self._locks.hold((row.pool, fingerprint)):
                 self._unpacked.discard((row.pool, fingerprint))
-                await self.driver(row.pool).delete(VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint))
+                if self.is_available(row.pool):  # else it is found without a row and removed when the pool is back
+                    await self.driver(row.pool).delete(VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint))
                 async with self._database.write() as tx:
                     await rows.delete_volume(tx, row.id)
 
@@ -266,47 +386,17 @@ class StorageService:
         return self._paths.pools / pool
 
 
-def volume_url(pool: str, kind: str, name: str, project: str) -> str:
-    """URL of whatever a volume belongs to: an instance or image itself, else the custom volume."""
-    suffix = "" if project == DEFAULT_PROJECT else f"?project={project}"
+def volume_url(pool: str, kind: str, name: str, project: str, *, snapshot: str = "") -> str:
+    """URL of whatever a volume belongs to: an instance or image itself, else the custom volume; or of a snapshot of it."""
+    suffix = f"/snapshots/{snapshot}" if snapshot else ""
+    suffix += "" if project == DEFAULT_PROJECT else f"?project={project}"
     if kind in ("container", "virtual-machine"):
         return f"/1.0/instances/{name}{suffix}"
     if kind == "image":
         return f"/1.0/images/{name}{suffix}"
-    return f"/1.0/storage-pools/{pool}/volumes/{kind}/{name}{suffix}"
+    return f"{volume_path(pool, kind, name)}{suffix}"
 
 
-async def _profiles_with_pool(tx: Transaction, pool: str) -> list[str]:
-    found = await tx.query(
-        """SELECT DISTINCT profiles.name, projects.name FROM profiles_devices_config c
-        JOIN profiles_devices d ON d.id = c.profile_device_id JOIN profiles ON profiles.id = d.profile_id
-        JOIN projects ON projects.id = profiles.project_id WHERE c.key = 'pool' AND c.value = ? ORDER BY 2, 1""",
-        pool,
-    )
-    return [f"/1.0/profiles/{name}" + ("" if project == DEFAULT_PROJECT else f"?project={project}") for name, project in found]
-
-
-async def _known_volumes(tx: Transaction) -> dict[str, set[VolumeId]]:
-    """By pool, all volumes and snapshots that the database knows."""
-    known: dict[str, set[VolumeId]] = {}
-    by_owner: dict[tuple[str, str], tuple[str, VolumeId]] = {}
-    for row in await rows.volumes(tx):
-        volume = VolumeId(VolumeKind(row.type), row.project, row.name)
-        known.setdefault(row.pool, set()).add(volume)
-        by_owner[(row.type, f"{row.project}/{row.name}")] = (row.pool, volume)
-    snapshots = await tx.query(
-        """SELECT 'container', projects.name || '/' || instances.name, s.name FROM instances_snapshots s
-        JOIN instances ON instances.id = s.instance_id JOIN projects ON projects.id = instances.project_id
-        UNION ALL SELECT 'custom', projects.name || '/' || v.name, s.name FROM storage_volumes_snapshots s
-        JOIN storage_volumes v ON v.id = s.storage_volume_id JOIN projects ON projects.id = v.project_id"""
-    )
-    for kind, owner, name in snapshots:
-        if (kind, owner) in by_owner:
-            pool, volume = by_owner[(kind, owner)]
-            known[pool].add(volume.at(name))
-    return known
-
-
-def _may_be_pool(source: Path) -> bool:
-    """Whether a folder has what a pool has; of anything else, whether it is there. Blocks."""
-    return any((source / kind.folder).is_dir() for kind in VolumeKind) if source.is_dir() else source.exists()
+def volume_path(pool: str, kind: str, name: str) -> str:
+    """Path of a volume, or of what is below it ("NAME/snapshots/SNAPSHOT"); names may have any character but a slash."""
+    return "/".join(("/1.0/storage-pools", quote(pool, safe=_PLAIN), "volumes", kind, quote(name, safe=f"/{_PLAIN}")))

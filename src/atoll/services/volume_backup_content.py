@@ -1,6 +1,7 @@
 """What a custom volume's backup says of itself, and what goes into its archive, as LXD 5.0 lays them out.
 
 backup/index.yaml, then for each snapshot backup/volume-snapshots/NAME/…, then backup/volume/…
+disks: backup/index.yaml, then for each snapshot backup/volume-snapshots/NAME.img, then backup/volume.img
 optimized: backup/index.yaml, backup/optimized_header.yaml, backup/volume-snapshots/NAME.bin, …, backup/volume.bin
 """
 
@@ -15,7 +16,8 @@ from typing import Any
 from atoll.domain import clock, volume_backup_metadata, yaml_text
 from atoll.domain.entities import StoragePool, StorageVolume, VolumeSnapshot
 from atoll.drivers.storage.contract import StorageDriver, VolumeId
-from atoll.host.archive_backup import CUSTOM
+from atoll.host import disk_image
+from atoll.host.archive_backup import CUSTOM, DISK_SUFFIX
 from atoll.host.archive_sandbox import Bind
 from atoll.services.instances import backup_content
 from atoll.services.instances.backup_content import Content
@@ -38,8 +40,10 @@ async def plain(stack: AsyncExitStack, driver: StorageDriver, subject: Subject, 
     for snapshot in (*(each.name for each in subject.snapshots), ""):
         volume = content.parent.at(snapshot) if snapshot else content
         data = await stack.enter_async_context(driver.open_rootfs(volume))
-        result.members.append(Bind(data, CUSTOM.place(snapshot)))
-        result.names.append(CUSTOM.place(snapshot))
+        is_disk, place = subject.volume.content.is_disk, CUSTOM.place(snapshot)
+        bind = Bind(data / disk_image.FILE, f"{place}{DISK_SUFFIX}") if is_disk else Bind(data, place)
+        result.members.append(bind)
+        result.names.append(bind.name)
     return result
 
 

@@ -11,31 +11,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atoll import config as keys
 from atoll.db import storage as rows
 from atoll.db.engine import Database, Transaction
-from atoll.domain import clock, names
+from atoll.domain import names
 from atoll.domain.backup_metadata import OptimizedHeader
 from atoll.domain.caller import Caller
 from atoll.domain.entities import StorageVolume
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
-from atoll.domain.volume_backup_metadata import FILESYSTEM, CustomEntry, VolumeIndex
+from atoll.domain.volume_backup_metadata import CustomEntry, VolumeIndex
 from atoll.drivers.storage.contract import StorageDriver
-from atoll.host import archive_backup, confined, treesync
-from atoll.host.archive_backup import CUSTOM
+from atoll.host import archive_backup, archive_image, confined, treesync
+from atoll.host.archive_backup import CUSTOM, DISK_SUFFIX
 from atoll.host.archive_stream import Progress
 from atoll.host.archive_tar import Budget
 from atoll.host.threads import in_thread
-from atoll.services import budgets
+from atoll.services import budgets, volume_entries
 from atoll.services.instances import backup_streams, restoring
 from atoll.services.instances.backup_files import BackupFiles
 from atoll.services.intake import Chunks, Intake
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 from atoll.services.storage import StorageService, volume_url
 from atoll.services.volume_backups import KIND
-from atoll.services.volumes import CREATING, NewVolume, VolumeService, volume_id
+from atoll.services.volumes import NewVolume, VolumeService, volume_id
 
 _LAST_IDMAP = "volatile.idmap.last"
 _PROGRESS = "create_volume_from_backup_progress"
@@ -107,7 +106,7 @@ class VolumeImporter:
                     "The backup is optimized and its files have the ids of the host that it comes from",
                     hint="export it without --optimized-storage",
                 )
-            _own_config(driver, entry)
+            volume_entries.own_config(driver, entry, index.content)
         header = await self._check_optimized(index, driver, path)
         budget = await budgets.of_pool(driver)
         if not index.optimized:
@@ -137,20 +136,12 @@ class VolumeImporter:
         entry, driver = archive.index.volume, self._storage.driver(wish.pool)
 
         async def write_snapshots(tx: Transaction, volume: StorageVolume) -> None:
-            for each in archive.snapshots:
-                await rows.create_volume_snapshot(
-                    tx,
-                    dataclasses.replace(volume, config=_own_config(driver, each)),
-                    each.name,
-                    description=each.description,
-                    created_at=restoring.settled_time(each.created_at) or clock.rfc3339(),
-                    expires_at=restoring.settled_time(each.expires_at),
-                    phase=CREATING,
-                )
+            await volume_entries.write_snapshots(tx, driver, volume, archive.snapshots)
 
         created_at = restoring.settled_time(entry.created_at)
-        config = _own_config(driver, entry)
-        new = NewVolume(wish.pool, wish.project, wish.name, entry.description, config, FILESYSTEM, created_at)
+        content = archive.index.content
+        config = volume_entries.own_config(driver, entry, content)
+        new = NewVolume(wish.pool, wish.project, wish.name, entry.description, config, content, created_at)
         creating = self._volumes.creating(new, caller=caller, rest=write_snapshots)
         async with creating as volume:
             if archive.index.optimized:
@@ -183,21 +174,22 @@ class VolumeImporter:
         *,
         anew: bool,
     ) -> None:
-        """Make the volume what a folder of the archive is: `anew`, or by changing what differs."""
+        """Make the volume what a folder or a disk of the archive is: `anew`, or by changing what differs."""
         shifted = restoring.parse_shift(_LAST_IDMAP, entry.config.get(_LAST_IDMAP, ""))
+        file, place, budget, progress = archive.path, CUSTOM.place(snapshot), archive.budget, _report(operation)
 
         async def fill(target: Path) -> None:
-            await archive_backup.unpack_custom(
-                archive.path,
-                CUSTOM.place(snapshot),
-                target,
-                shifted=shifted,
-                budget=archive.budget,
-                progress=_report(operation),
-            )
+            if volume.content.is_disk:
+                await archive_image.extract(file, f"{place}{DISK_SUFFIX}", target, budget, progress)
+            else:
+                await archive_backup.unpack_custom(file, place, target, shifted=shifted, budget=budget, progress=progress)
 
         if anew:
             await driver.create(volume_id(volume), fill)
+            return
+        if volume.content.is_disk:
+            async with driver.open_rootfs(volume_id(volume)) as data:
+                await fill(data)
             return
         stage = archive.folder / "volume"
         await in_thread(stage.mkdir, 0o711)
@@ -205,14 +197,6 @@ class VolumeImporter:
         async with driver.open_rootfs(volume_id(volume)) as data:
             await treesync.sync(stage, data, read_content=True)
         await in_thread(confined.remove_tree, stage)
-
-
-def _own_config(driver: StorageDriver, entry: CustomEntry) -> dict[str, str]:
-    """What a client could have set, as far as the pool's driver knows it. BadRequest for values that cannot be."""
-    table = keys.volume_table(driver.name, FILESYSTEM)
-    known = {key: value for key, value in entry.config.items() if table.find(key) is not None and not key.startswith("volatile.")}
-    table.validate(known)
-    return known
 
 
 def _report(operation: Operation) -> Progress:

@@ -1,5 +1,5 @@
 """Copying custom volumes: with their snapshots or without, or one snapshot; within a pool, to another one, to another project.
-And making a volume what another state is: refreshing a copy, which becomes what its source is now, and restoring a snapshot.
+And refreshing a copy, which becomes what its source is now.
 
 A copy's rows stand in the database with a phase before anything is made in the pool, so that `VolumeService.repair` removes
 what a kill leaves. A refresh adds and removes snapshots likewise; one that was cut off half-way in the volume's own files is
@@ -9,7 +9,7 @@ brought to a whole state by refreshing again, which `repair` here says.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ class VolumeCopier:
         if await self.find_target(target) is not None:
             raise Conflict("Volume by that name already exists")
         config = config if target.config is None else target.config
-        known = await self._known(target.pool, origin.content_type, config)
+        known = await self.known(target.pool, origin.content_type, config)
 
         async def work(_: Operation) -> None:
             await self._copy(origin, target, source, known, target.description or description, caller=caller)
@@ -106,8 +106,8 @@ class VolumeCopier:
         snapshot = await self._volumes.find_snapshot(origin, source.snapshot)
         return origin, snapshot.config, snapshot.description
 
-    async def _known(self, pool: str, content_type: str, config: Mapping[str, str]) -> dict[str, str]:
-        """The configuration as far as the other pool's driver knows the keys. What is volatile is the source's alone."""
+    async def known(self, pool: str, content_type: str, config: Mapping[str, str]) -> dict[str, str]:
+        """A configuration as far as that pool's driver knows the keys. What is volatile is the source's alone."""
         async with self._database.read() as tx:
             table = keys.volume_table((await rows.pool(tx, pool)).driver, content_type)
         return {key: value for key, value in config.items() if table.find(key) is not None and not key.startswith("volatile.")}
@@ -144,8 +144,9 @@ class VolumeCopier:
 
     def states(self, origin: StorageVolume, snapshots: Sequence[str], last: VolumeId) -> list[Place]:
         """Those snapshots of a volume, oldest first, and last what has its content."""
-        driver = self._storage.driver(origin.pool)
-        return [*(Place(driver, volume_id(origin).at(name)) for name in snapshots), Place(driver, last)]
+        driver, is_disk = self._storage.driver(origin.pool), origin.content.is_disk
+        volumes = [*(volume_id(origin).at(name) for name in snapshots), last]
+        return [Place(driver, volume, is_disk) for volume in volumes]
 
     @asynccontextmanager
     async def content(self, origin: StorageVolume, snapshot: str = "", *, pool: str = "") -> AsyncIterator[VolumeId]:
@@ -202,21 +203,42 @@ class VolumeCopier:
         return self._start("Refreshing storage volume", Target(target.pool, target.project, target.name), work, caller)
 
     async def _refresh(self, origin: StorageVolume, target: StorageVolume, *, volume_only: bool) -> None:
+        await self._volumes.contents.require_fits(target, origin)
         wanted = [] if volume_only else await self._volumes.snapshots(origin)
         there = await self._volumes.snapshots(target)
         # As LXD does, by name alone: times of creation are not the same where a volume was copied by an older server.
         missing = [each.name for each in wanted if each.name not in {one.name for one in there}]
         extra = [] if volume_only else [each for each in there if each.name not in {one.name for one in wanted}]
+
+        async def write(tx: Transaction) -> None:
+            await copies.copy_volume_snapshots(tx, origin.id, target.id, missing, phase=CREATING)
+
+        async def bring() -> None:
+            async with self.content(origin) as content:
+                place = Place(self._storage.driver(target.pool), volume_id(target))
+                await transfer.refresh(self.states(origin, missing, content), place)
+
+        await self.change(target, extra, write, bring)
+
+    async def change(
+        self,
+        target: StorageVolume,
+        extra: Sequence[VolumeSnapshot],
+        write: Callable[[Transaction], Awaitable[None]],
+        bring: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Refresh `target`, which is held: without these snapshots, with what `bring` brings of content and of snapshots whose
+        records are written before, with phase "creating"."""
         async with Reverter(f"refresh volume {target.name}") as undo:
             undo.add(self._set_phase, target, "")
             await self._begin(target, extra)
             await self._remove(target, extra)
             undo.add(self._remove_half_made, target)
             async with self._database.write() as tx:
-                await copies.copy_volume_snapshots(tx, origin.id, target.id, missing, phase=CREATING)
-            async with self.content(origin) as content:
-                place = Place(self._storage.driver(target.pool), volume_id(target))
-                await transfer.refresh(self.states(origin, missing, content), place)
+                await write(tx)
+            await bring()
+            if target.content.is_disk:
+                await self._volumes.apply_size(target)
             async with self._database.write() as tx:
                 await rows.settle_volume(tx, target.id)
             undo.success()
@@ -242,15 +264,6 @@ class VolumeCopier:
     async def _set_phase(self, volume: StorageVolume, phase: str) -> None:
         async with self._database.write() as tx:
             await rows.set_volume_phase(tx, volume.id, phase)
-
-    # --- a snapshot ----------------------------------------------------------------------------------------------------
-
-    async def restore(self, volume: StorageVolume, snapshot: str, *, caller: Caller) -> None:
-        """Make the volume as the snapshot was, in one step. BadRequest if a running instance has it."""
-        async with self._volumes.hold(volume) as (held,), self._users.at_rest(held):
-            await self._volumes.find_snapshot(held, snapshot)
-            await self._storage.driver(held.pool).restore(volume_id(held).at(snapshot))
-        self._volumes.tell("storage-volume-restored", held, caller=caller)
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 

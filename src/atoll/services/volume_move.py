@@ -135,9 +135,8 @@ class VolumeMover:
         site = Site(planned.pool, planned.project, planned.name, tuple(kept))
         old = Site(volume.pool, volume.project, volume.name, tuple(present))
         async with Reverter(f"move volume {volume.name}", step_seconds=3600.0) as undo:
-            undo.add(self._set_phase, volume, "")
             await self._set_phase(volume, MOVING + site.to_text())
-            undo.add(self._delete, site)
+            undo.add(self._stay, volume, site)
             states = self._copier.states(volume, kept, volume_id(volume))
             await transfer.transfer(states, Place(self._storage.driver(planned.pool), volume_id(planned)))
             await self._volumes.apply_size(planned)
@@ -169,6 +168,11 @@ class VolumeMover:
         await self._backups.follow(dataclasses.replace(moved, pool=old.pool, project=old.project, name=old.name), moved)
         await self._set_phase(moved, "")
 
+    async def _stay(self, volume: StorageVolume, site: Site) -> None:
+        """Remove what was made at its new place; what cannot be now has the phase to say so until the next start."""
+        await self._delete(site)
+        await self._set_phase(volume, "")
+
     async def _delete(self, site: Site) -> None:
         driver = self._storage.driver(site.pool)
         place = VolumeId(VolumeKind.CUSTOM, site.project, site.name)
@@ -182,20 +186,23 @@ class VolumeMover:
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 
-    async def repair(self) -> list[str]:
-        """On start: undo what had not reached its new place, finish what had. One sentence for each."""
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back, from or to which it went: undo what had not reached its new place,
+        finish what had. One sentence for each."""
         async with self._database.read() as tx:
             half = [volume for volume in await rows.volumes(tx, type=CUSTOM) if volume.phase.startswith((MOVING, MOVED))]
         done: list[str] = []
         for volume in half:
+            site = Site.from_text(volume.phase.removeprefix(MOVING).removeprefix(MOVED))
+            if pool not in (None, volume.pool, site.pool):
+                continue
             try:
                 if volume.phase.startswith(MOVING):
-                    await self._delete(Site.from_text(volume.phase.removeprefix(MOVING)))
-                    await self._set_phase(volume, "")
+                    await self._stay(volume, site)
                     done.append(f"volume {volume.name} stays in pool {volume.pool}: its move was cut off")
                 else:
                     await self._follow(volume.id)
                     done.append(f"finished moving volume {volume.name} to pool {volume.pool}")
-            except AtollError as error:  # its pool is not available: the next start tries again
+            except AtollError as error:  # its pool is not available: when it is back, this is tried again
                 log.error("The move of volume %s cannot be settled: %s", volume.name, error)
         return done

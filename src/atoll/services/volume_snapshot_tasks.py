@@ -14,6 +14,7 @@ from atoll.domain.caller import DAEMON
 from atoll.domain.errors import NotFound
 from atoll.services import batch, schedules
 from atoll.services.operations import OperationRegistry
+from atoll.services.volume_snapshots import VolumeSnapshots
 from atoll.services.volumes import CUSTOM, VolumeService
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,12 @@ log = logging.getLogger(__name__)
 class VolumeSnapshotTasks:
     """Jobs of the scheduler; each takes one statement to find what is due."""
 
-    def __init__(self, database: Database, volumes: VolumeService, operations: OperationRegistry) -> None:
+    def __init__(
+        self, database: Database, volumes: VolumeService, snapshots: VolumeSnapshots, operations: OperationRegistry
+    ) -> None:
         self._database = database
         self._volumes = volumes
+        self._snapshots = snapshots
         self._operations = operations
 
     async def expire(self, _: Sequence[datetime]) -> None:
@@ -36,7 +40,7 @@ class VolumeSnapshotTasks:
 
     async def _remove(self, pool: str, project: str, volume: str, snapshot: str) -> None:
         try:
-            await self._volumes.delete_snapshot(await self._volumes.find(pool, project, CUSTOM, volume), snapshot, caller=DAEMON)
+            await self._snapshots.delete(await self._volumes.find(pool, project, CUSTOM, volume), snapshot, caller=DAEMON)
         except NotFound:
             log.debug("Somebody else removed %s/%s/%s", pool, volume, snapshot)
 
@@ -58,4 +62,4 @@ class VolumeSnapshotTasks:
             volume = await self._volumes.find(pool, project, CUSTOM, name)
         except NotFound:
             return
-        await self._volumes.create_snapshot(volume, "", description="", expires_at=None, caller=DAEMON)
+        await self._snapshots.create(volume, "", description="", expires_at=None, caller=DAEMON)

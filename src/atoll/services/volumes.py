@@ -1,13 +1,13 @@
-"""Custom storage volumes and their snapshots."""
+"""Custom storage volumes. What is done to their snapshots and to their settings is in modules beside this one."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from atoll import config as keys
@@ -15,17 +15,20 @@ from atoll.db import instance_volumes, volume_disks
 from atoll.db import projects as project_rows
 from atoll.db import storage as rows
 from atoll.db.engine import Database, Transaction
-from atoll.domain import clock, names, snapshot_names
+from atoll.domain import clock, content_types, names
 from atoll.domain.caller import Caller
+from atoll.domain.content_types import ContentType
 from atoll.domain.entities import DEFAULT_PROJECT, StoragePool, StorageVolume, VolumeSnapshot
-from atoll.domain.errors import AtollError, BadRequest, Conflict, Unsupported
+from atoll.domain.errors import AtollError, BadRequest, Conflict
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.host.threads import in_thread
-from atoll.services import expiry
+from atoll.services import volume_contents
 from atoll.services.events import EventHub, with_project
 from atoll.services.locks import KeyedLocks
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService, volume_path, volume_url
+from atoll.services.volume_contents import VolumeContents
+from atoll.services.volume_contents import volume_id as volume_id
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ _DELETE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class NewVolume:
-    """A custom volume to make. `project` is the request's, which may have another's volumes; without `created_at` it is now."""
+    """A custom volume to make. `project` is the request's, which may have another's volumes; without `created_at` it is now.
+    `empty`: it is not made of anything."""
 
     pool: str
     project: str
@@ -49,6 +53,7 @@ class NewVolume:
     config: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "filesystem"
     created_at: str = ""
+    empty: bool = False
 
 
 WriteRest = Callable[[Transaction, StorageVolume], Awaitable[None]]
@@ -63,6 +68,7 @@ class VolumeService:
         self._hub = hub
         self._storage = storage
         self._locks = KeyedLocks()
+        self.contents = VolumeContents(database, storage)
         self.of_daemon: Callable[[], Collection[tuple[str, str]]] = tuple
         """Tells (pool, volume) of project default that the daemon itself keeps something on; set once, by who knows."""
         self.before_forgetting: Callable[[StorageVolume], Awaitable[None]] = _nothing
@@ -116,16 +122,16 @@ class VolumeService:
         async with self._database.read() as tx:
             return await rows.volume_snapshot(tx, volume.id, name)
 
-    async def data_path(self, pool: str, project: str, name: str) -> Path:
-        """Where a custom volume's files are."""
+    async def check_attachable(self, tx: Transaction, pool: str, project: str, name: str) -> None:
+        """Before a device is written down: NotFound if there is no such volume, BadRequest if no instance can have it."""
+        volume_contents.refuse_disk(await rows.volume(tx, pool, await self._owner(tx, project), CUSTOM, name))
+
+    async def to_attach(self, pool: str, project: str, name: str) -> tuple[StorageVolume, Path]:
+        """A custom volume that an instance is about to have, and where its files are. BadRequest if it is not for instances."""
         volume = await self.find(pool, project, CUSTOM, name)
         self.refuse_daemons(volume, "cannot be given to instances")
-        return self._storage.driver(pool).data(volume_id(volume))
-
-    async def usage(self, volume: StorageVolume) -> int | None:
-        """Bytes used, where the pool knows."""
-        own = volume_id(volume)
-        return (await self._storage.driver(volume.pool).usage([own])).get(own)
+        volume_contents.refuse_disk(volume)
+        return volume, self._storage.driver(pool).data(volume_id(volume))
 
     async def used_by(self, volume: StorageVolume) -> list[str]:
         """URLs of the instances and profiles that have it as a disk; an instance's volume is used by the instance."""
@@ -142,10 +148,10 @@ class VolumeService:
                 owners = {project.name: project.owner_of("storage.volumes") for project in await project_rows.find_all(tx)}
                 found = await volume_disks.find_all(tx)
             for disk in found:
-                volume_id = custom.get((disk.pool, disk.source, owners[disk.project]))
+                used_id = custom.get((disk.pool, disk.source, owners[disk.project]))
                 url = with_project(f"/1.0/{disk.kind}/{disk.name}", disk.project)
-                if volume_id is not None and url not in used[volume_id]:
-                    used[volume_id].append(url)
+                if used_id is not None and url not in used[used_id]:
+                    used[used_id].append(url)
         return used
 
     def _is_daemons(self, volume: StorageVolume) -> bool:
@@ -165,15 +171,17 @@ class VolumeService:
 
     async def create(self, new: NewVolume, *, caller: Caller) -> None:
         """An empty volume."""
-        async with self.creating(new, caller=caller) as volume:
-            await self._storage.driver(volume.pool).create(volume_id(volume), size=await self.size(volume))
+        if content_types.parse(new.content_type).is_fixed:
+            raise BadRequest("ISO volumes are made by importing the file")
+        async with self.creating(dataclasses.replace(new, empty=True), caller=caller) as volume:
+            await self.contents.create(volume)
 
     @asynccontextmanager
     async def creating(self, new: NewVolume, *, caller: Caller, rest: WriteRest | None = None) -> AsyncIterator[StorageVolume]:
         """The row of a new volume, which the block makes in the pool; afterwards it is whole. `rest` writes the other rows of it
         in the same transaction. Whatever fails, nothing is left; nor after a kill, once the daemon has started again."""
         names.volume(new.name)
-        _check_content_type(new.content_type)
+        content_types.parse(new.content_type)
         await self.require_absent(new.pool, await self.owner(new.project), new.name)
         async with self._database.write() as tx:
             volume = await self._write(tx, new)
@@ -192,7 +200,8 @@ class VolumeService:
         record = await rows.pool(tx, new.pool)
         owner = await self._owner(tx, new.project)
         await self.require_free(tx, new.pool, owner, new.name)
-        config = _with_defaults(record, new.content_type, new.config)
+        self._storage.driver(new.pool)  # Unavailable if the pool is being deleted
+        config = _with_defaults(record, new)
         keys.volume_table(record.driver, new.content_type).validate(config)
         row_id = await rows.create_volume(
             tx,
@@ -224,34 +233,15 @@ class VolumeService:
         if any(each.name == name for each in await rows.volumes(tx, pool=pool, project=owner, type=CUSTOM)):
             raise Conflict(_TAKEN)
 
-    async def size(self, volume: StorageVolume) -> int | None:
-        """The size that it is configured with, in bytes; None: as much as there is."""
-        return keys.volume_table((await self._pool(volume)).driver, volume.content_type).number(volume.config, "size") or None
-
     async def apply_size(self, volume: StorageVolume) -> None:
-        """Give a volume that was made of something the size that it is configured with, if the pool can."""
-        driver = self._storage.driver(volume.pool)
-        if driver.capabilities.quotas:
-            await driver.set_size(volume_id(volume), await self.size(volume))
+        """See `VolumeContents.settle`, for a volume with all its snapshots."""
+        async with self._database.read() as tx:
+            snapshots = [each.name for each in await rows.volume_snapshots(tx, volume.id)]
+        await self.contents.settle(volume, snapshots)
 
     async def _forget_row(self, row_id: int) -> None:
         async with self._database.write() as tx:
             await rows.delete_volume(tx, row_id)
-
-    async def update(self, volume: StorageVolume, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
-        """Replace description and configuration. A size changes at once, also of a volume in use."""
-        async with self.hold(volume) as (volume,):
-            table = keys.volume_table((await self._pool(volume)).driver, volume.content_type)
-            table.validate(config)
-            driver = self._storage.driver(volume.pool)
-            async with Reverter(f"update volume {volume.name}") as undo:
-                if config.get("size", "") != volume.config.get("size", ""):
-                    undo.add(driver.set_size, volume_id(volume), table.number(volume.config, "size") or None)
-                    await driver.set_size(volume_id(volume), table.number(config, "size") or None)
-                async with self._database.write() as tx:
-                    await rows.update_volume(tx, volume.id, description, config)
-                undo.success()
-        self.tell("storage-volume-updated", volume, caller=caller)
 
     async def delete(self, volume: StorageVolume, *, caller: Caller) -> None:
         """With its snapshots and backups; only an unused one."""
@@ -259,6 +249,7 @@ class VolumeService:
             raise BadRequest(f"Storage volumes of type {volume.type!r} can't be deleted with the storage API")
         async with self.hold(volume) as (volume,):
             await self.require_unused(volume)
+            self._storage.driver(volume.pool)  # before anything is noted: what is not there cannot be deleted
             async with self._database.write() as tx:
                 await rows.set_volume_phase(tx, volume.id, DELETING)
             await self.finish_delete(volume)
@@ -269,9 +260,8 @@ class VolumeService:
         driver = self._storage.driver(volume.pool)
         async with self._database.read() as tx:
             snapshots = await rows.volume_snapshots(tx, volume.id)
-        for snapshot in snapshots:
-            await driver.delete(volume_id(volume).at(snapshot.name))
-        await driver.delete(volume_id(volume))
+        own = volume_id(volume)
+        await driver.delete(*(own.at(snapshot.name) for snapshot in snapshots), own)
         await self.before_forgetting(volume)
         await self._forget_row(volume.id)
 
@@ -294,124 +284,37 @@ class VolumeService:
         volume = await self.find(pool, DEFAULT_PROJECT, CUSTOM, name)
         async with self._locks.hold(volume.id):
             volume = await self.find(pool, DEFAULT_PROJECT, CUSTOM, name)
-            if volume.content_type != "filesystem":
+            if volume.content.is_disk:
                 raise BadRequest("Only volumes that are file systems can be used by the server")
             if await self.snapshots(volume):
                 raise BadRequest("Volumes used by the server itself cannot have snapshots")
             await self.require_unused(volume)
             yield self._storage.driver(pool).data(volume_id(volume))
 
-    async def repair(self) -> list[str]:
-        """On start: remove what a kill left half made or half removed, and add the records that instances' snapshots lack. One
-        sentence for each."""
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back: remove what a kill left half made or half removed. On start add the
+        records that instances' snapshots lack, too. One sentence for each."""
         async with self._database.read() as tx:
-            half = [v for v in await rows.volumes(tx, type=CUSTOM) if v.phase in (CREATING, DELETING)]
-            snapshots = await rows.unfinished_snapshots(tx, type=CUSTOM)
-        gone = {volume.id for volume in half}
-        done = [await self._remove_half(volume, None) for volume in half]
-        done += [await self._remove_half(volume, snapshot) for volume, snapshot in snapshots if volume.id not in gone]
-        async with self._database.write() as tx:
-            added = await instance_volumes.add_missing(tx)
-        done += [f"added the records of the volumes of {len(added)} snapshots"] if added else []
+            half = [v for v in await rows.volumes(tx, pool=pool, type=CUSTOM) if v.phase in (CREATING, DELETING)]
+        done = [await self._remove_half(volume) for volume in half]
+        if pool is None:
+            async with self._database.write() as tx:
+                added = await instance_volumes.add_missing(tx)
+            done += [f"added the records of the volumes of {len(added)} snapshots"] if added else []
         return [sentence for sentence in done if sentence]
 
-    async def _remove_half(self, volume: StorageVolume, snapshot: VolumeSnapshot | None) -> str:
-        """Says what was removed; nothing if its pool is not available: then the next start tries again."""
+    async def _remove_half(self, volume: StorageVolume) -> str:
+        """Says what was removed; nothing if its pool is not available: when it is back, this is tried again."""
         try:
-            if snapshot is not None:
-                await self._finish_delete_snapshot(volume, snapshot)
-                return f"removed snapshot {volume.name}/{snapshot.name} of pool {volume.pool}: its {snapshot.phase} was cut off"
             await self.finish_delete(volume)
         except AtollError as error:
             log.error("What a kill left of volume %s cannot be removed: %s", volume.name, error)
             return ""
         return f"removed volume {volume.name} of pool {volume.pool}: its {volume.phase} was cut off"
 
-    async def _finish_delete_snapshot(self, volume: StorageVolume, snapshot: VolumeSnapshot) -> None:
-        await self._storage.driver(volume.pool).delete(volume_id(volume).at(snapshot.name))
-        await self._forget_snapshot_row(snapshot.id)
-
-    # --- snapshots -----------------------------------------------------------------------------------------------------
-
-    async def create_snapshot(
-        self, volume: StorageVolume, name: str, *, description: str, expires_at: str | None, caller: Caller
-    ) -> None:
-        """A read-only snapshot of the volume as it is. Without a name, and without an expiry, the volume's `snapshots.*` keys
-        tell them; an empty expiry is never."""
-        async with self.hold(volume) as (volume,):
-            self.refuse_daemons(volume, "cannot have snapshots")
-            name = names.snapshot(name) if name else await self._next_snapshot_name(volume)
-            if expires_at is None:
-                table = keys.volume_table((await self._pool(volume)).driver, volume.content_type)
-                expires_at = expiry.after_now(table.get(volume.config, "snapshots.expiry"))
-            target = volume_id(volume).at(name)
-            driver = self._storage.driver(volume.pool)
-            async with self._database.write() as tx:
-                snapshot_id = await rows.create_volume_snapshot(
-                    tx,
-                    volume,
-                    name,
-                    description=description or volume.description,
-                    created_at=clock.rfc3339(),
-                    expires_at=expires_at,
-                    phase=CREATING,
-                )
-            async with Reverter(f"snapshot volume {volume.name}") as undo:
-                undo.add(self._forget_snapshot_row, snapshot_id)
-                await driver.snapshot(target)
-                undo.add(driver.delete, target)
-                async with self._database.write() as tx:
-                    await rows.set_volume_snapshot_phase(tx, snapshot_id, "")
-                undo.success()
-        self.tell("storage-volume-snapshot-created", volume, f"/snapshots/{name}", caller=caller)
-
-    async def _forget_snapshot_row(self, snapshot_id: int) -> None:
-        async with self._database.write() as tx:
-            await rows.delete_volume_snapshot(tx, snapshot_id)
-
-    async def _next_snapshot_name(self, volume: StorageVolume) -> str:
-        taken = {snapshot.name for snapshot in await self.snapshots(volume)}
-        return snapshot_names.choose(volume.config.get("snapshots.pattern", ""), taken, datetime.now().astimezone())
-
-    async def _pool(self, volume: StorageVolume) -> StoragePool:
-        async with self._database.read() as tx:
-            return await rows.pool(tx, volume.pool)
-
-    async def update_snapshot(
-        self, volume: StorageVolume, name: str, *, description: str, expires_at: str, caller: Caller
-    ) -> None:
-        """Replace what may be changed."""
-        async with self._database.write() as tx:
-            snapshot = await rows.volume_snapshot(tx, volume.id, name)
-            await rows.update_volume_snapshot(tx, snapshot.id, description=description, expires_at=expires_at)
-        self.tell("storage-volume-snapshot-updated", volume, f"/snapshots/{name}", caller=caller)
-
-    async def rename_snapshot(self, volume: StorageVolume, name: str, new: str, *, caller: Caller) -> None:
-        """Change its name."""
-        names.snapshot(new)
-        async with self.hold(volume) as (volume,):
-            snapshot = await self.find_snapshot(volume, name)
-            driver = self._storage.driver(volume.pool)
-            own = volume_id(volume)
-            async with self._database.write() as tx, Reverter(f"rename snapshot {name}") as undo:
-                await rows.rename_volume_snapshot(tx, snapshot.id, new)
-                await driver.rename(own.at(name), own.at(new))
-                undo.add(driver.rename, own.at(new), own.at(name))
-                undo.success()
-        self.tell("storage-volume-snapshot-renamed", volume, f"/snapshots/{new}", caller=caller)
-
-    async def delete_snapshot(self, volume: StorageVolume, name: str, *, caller: Caller) -> None:
-        """Remove it."""
-        async with self.hold(volume) as (volume,):
-            snapshot = await self.find_snapshot(volume, name)
-            async with self._database.write() as tx:
-                await rows.set_volume_snapshot_phase(tx, snapshot.id, DELETING)
-            await self._finish_delete_snapshot(volume, snapshot)
-        self.tell("storage-volume-snapshot-deleted", volume, f"/snapshots/{name}", caller=caller)
-
     def tell(self, action: str, volume: StorageVolume, suffix: str = "", *, caller: Caller, **context: str) -> None:
         """A lifecycle event of a custom volume."""
-        url = f"/1.0/storage-pools/{volume.pool}/volumes/custom/{volume.name}{suffix}"
+        url = volume_path(volume.pool, CUSTOM, f"{volume.name}{suffix}")
         self._hub.lifecycle(action, url, project=volume.project, context=context, caller=caller)
 
 
@@ -424,25 +327,16 @@ def _is_there(data: Path, snapshots: Path) -> bool:
     return os.path.lexists(data) or (snapshots.is_dir() and bool(os.listdir(snapshots)))
 
 
-def _check_content_type(content_type: str) -> None:
-    if content_type == "block":
-        raise Unsupported("Block volumes are not supported in this release")
-    if content_type != "filesystem":
-        raise BadRequest(f"Invalid content type {content_type[:40]!r}")
-
-
-def _with_defaults(pool: StoragePool, content_type: str, config: Mapping[str, str]) -> dict[str, str]:
-    """What a new volume is configured with: what was asked for, and for the rest what its pool says in `volume.*`."""
-    table = keys.volume_table(pool.driver, content_type)
+def _with_defaults(pool: StoragePool, new: NewVolume) -> dict[str, str]:
+    """What a new volume is configured with: what was asked for, and for the rest what its pool says in `volume.*`. A disk that is
+    made of another one has its size."""
+    table = keys.volume_table(pool.driver, new.content_type)
     defaults = {key.removeprefix("volume."): value for key, value in pool.config.items() if key.startswith("volume.")}
-    return {**{key: value for key, value in defaults.items() if value and table.find(key) is not None}, **config}
+    if not new.empty and ContentType(new.content_type).is_disk:
+        defaults.pop("size", None)
+    return {**{key: value for key, value in defaults.items() if value and table.find(key) is not None}, **new.config}
 
 
 def _check_type(type: str) -> None:
     if type not in _TYPES:
         raise BadRequest(f"Invalid storage volume type {type[:40]!r}")
-
-
-def volume_id(volume: StorageVolume) -> VolumeId:
-    """Its name for the pool's driver."""
-    return VolumeId(VolumeKind(volume.type), volume.project, volume.name)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,21 +21,28 @@ from aiohttp.test_utils import TestClient, TestServer
 from atoll.api import dispatch
 from atoll.api.routes.image_aliases import ImageAliasRoutes
 from atoll.api.routes.images import ImageRoutes
+from atoll.api.routes.operations import OperationRoutes
 from atoll.db import schema
 from atoll.db.engine import Database
 from atoll.domain.caller import NOBODY, Caller, Protocol
 from atoll.domain.paths import FOLDERS, Paths
 from atoll.services.events import EventHub, EventType, Listener
-from atoll.services.images import ImageService
+from atoll.services.images import ImageService, stream_cache
 from atoll.services.images.aliases import ImageAliases
 from atoll.services.images.jobs import ImageJobs, Publishable
 from atoll.services.images.pull import ImagePuller
+from atoll.services.images.push import ImageInbox, ImagePusher
+from atoll.services.images.rules import ImageRules
 from atoll.services.images.sources import ImageSources
 from atoll.services.operations import OperationRegistry
 from atoll.services.projects import ProjectService
 from atoll.services.settings import SettingsService
 from atoll.services.storage import StorageService
 from atoll.services.warnings import WarningService
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mirror import Mirror
 
 ADMIN = Caller(Protocol.UNIX, username="root", trusted=True)
 METADATA = """\
@@ -60,7 +71,7 @@ def tarball(files: Mapping[str, str | bytes | None], *, compression: str = "gz")
     return buffer.getvalue()
 
 
-def unified(*, serial: str = "1", metadata: str = METADATA, compression: str = "gz") -> bytes:
+def unified(*, serial: str | bytes = "1", metadata: str = METADATA, compression: str = "gz") -> bytes:
     """A small image; another `serial` makes another image."""
     files = {"metadata.yaml": metadata, "rootfs": None, "rootfs/serial": serial, "templates": None}
     return tarball({**files, "templates/hostname.tpl": "{{ container.name }}\n"}, compression=compression)
@@ -81,10 +92,11 @@ class World:
         self.images = ImageService(self.database, self.hub, self.paths, self.storage, self.projects)
         self.local_database = Database(self.paths.local_database)
         self.settings = SettingsService(self.database, self.local_database, self.hub)
-        self.sources = ImageSources(self.images.files, self.paths.streams, "x86_64")
+        self.rules = ImageRules(self.projects, self.settings)
+        self.puller = ImagePuller(self.images, ImageSources(self.paths.streams, "x86_64"), self.rules)
         self.jobs = ImageJobs(
             self.database, self.images, self.projects, self.operations,
-            puller=ImagePuller(self.images, self.sources, self.settings), publish_source=self._publish_source,
+            puller=self.puller, publish_source=self._publish_source,
         )  # fmt: skip
         self.listener: Listener = self.hub.listen(frozenset({EventType.LIFECYCLE}))
         self.caller = ADMIN
@@ -110,7 +122,12 @@ class World:
         """Open, serve, close."""
         await self.database.open()
         await schema.migrate(self.database, schema.GLOBAL)
-        groups = (ImageAliasRoutes(ImageAliases(self.database, self.hub, self.images)), ImageRoutes(self.images, self.jobs))
+        inbox, pusher = ImageInbox(self.images, self.operations), ImagePusher(self.images, self.operations)
+        groups = (
+            ImageAliasRoutes(ImageAliases(self.database, self.hub, self.images)),
+            ImageRoutes(self.images, self.jobs, inbox, pusher),
+            OperationRoutes(self.operations, self.hub),
+        )
         app = dispatch.build([route for group in groups for route in group.table()], lambda _: self.caller)
         self.client = TestClient(TestServer(app))
         await self.client.start_server()
@@ -201,3 +218,38 @@ def stranger() -> Caller:
 @pytest.fixture
 def restricted() -> Caller:
     return Caller(Protocol.TLS, username="r", trusted=True, restricted=True, projects=frozenset({"p1", "borrower"}))
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A root file system in a squashfs, of more than a megabyte."""
+    if shutil.which("mksquashfs") is None:
+        pytest.skip("squashfs-tools are not installed")
+    folder = tmp_path_factory.mktemp("rootfs")
+    (folder / "tree" / "etc").mkdir(parents=True)
+    (folder / "tree" / "noise").write_bytes(b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(50_000)))
+    subprocess.run(["mksquashfs", folder / "tree", folder / "out", "-quiet", "-no-progress", "-all-root"], check=True)
+    return (folder / "out").read_bytes()
+
+
+@pytest.fixture
+def meta(make_tar: Any) -> bytes:
+    data: bytes = make_tar({"metadata.yaml": "architecture: x86_64\ncreation_date: 1700000000\n"}, compression="xz")
+    return data
+
+
+@pytest.fixture
+async def mirror(tmp_path: Path) -> AsyncIterator[Mirror]:
+    server = Mirror(tmp_path)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fresh, and no pause between attempts."""
+    monkeypatch.setattr(stream_cache, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("atoll.services.images.fetch._PAUSE_SECONDS", 0.0)

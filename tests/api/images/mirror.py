@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import ssl
@@ -21,15 +22,29 @@ PRODUCTS = "/streams/v1/images.json"
 
 
 class Mirror:
-    """Files by path. `broken`: paths whose next answer ends after so many bytes."""
+    """Files by path. `broken`: paths whose next answer ends after so many bytes; `moved`: where redirects lead; `extra`: headers
+    of all answers; `later`: what a path has after its first answer; `stuck`, `drip`: what is in the paths of answers whose body
+    never begins, or comes byte by byte; `silent`: a path without an answer; `part`: which part of a file answers say to be; while
+    `go` is not set, answers have no body yet."""
 
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, bytes] = {}
         self.broken: dict[str, int] = {}
         self.heads: dict[str, Mapping[str, str]] = {}
+        self.moved: dict[str, str] = {}
+        self.extra: dict[str, str] = {}
+        self.later: dict[str, bytes] = {}
+        self.ranges: list[str] = []
+        self.stuck = ""
+        self.drip = ""
+        self.silent = ""
+        self.part: str | None = None
+        self._stopping = asyncio.Event()
+        self.go = asyncio.Event()
+        self.go.set()
         self.requests: list[tuple[str, str]] = []
         self.products: dict[str, Any] = {}
-        self.certificate, context = _tls(folder)
+        self.certificate, context = server_tls(folder)
         self._context = context
         self._runner: web.AppRunner
         self.address = ""
@@ -46,6 +61,7 @@ class Mirror:
 
     async def stop(self) -> None:
         """Listen no longer."""
+        self._stopping.set()
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -53,20 +69,37 @@ class Mirror:
         self.requests.append((request.method, path))
         if request.method == "HEAD" and path in self.heads:
             return web.Response(headers=self.heads[path])
+        if path == self.silent:
+            await self._stopping.wait()
+        if path in self.moved:
+            return web.Response(status=302, headers={"Location": self.moved[path]})
         body = self.files.get(path)
         if body is None:
             return web.Response(status=404)
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304)
-        begin = int(request.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in request.headers else 0
-        answer = web.StreamResponse(
-            status=206 if begin else 200, headers={"ETag": etag, "Content-Length": str(len(body) - begin)}
-        )
+        begin = 0
+        if "Range" in request.headers and request.headers.get("If-Range", etag) == etag:
+            self.ranges.append(request.headers["Range"])
+            begin = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        headers = {"ETag": etag, "Content-Length": str(len(body) - begin), **self.extra}
+        if begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}" if self.part is None else self.part
+        answer = web.StreamResponse(status=206 if begin else 200, headers=headers)
         await answer.prepare(request)
+        await self.go.wait()
+        while self.drip and self.drip in path and not self._stopping.is_set():
+            await answer.write(body[begin : begin + 1])
+            begin += 1
+            await asyncio.sleep(0.02)
+        if self.stuck and self.stuck in path:
+            await self._stopping.wait()
         cut = self.broken.pop(path, None)
+        self.files[path] = self.later.pop(path, self.files[path])
         await answer.write(body[begin : None if cut is None else begin + cut])
         if cut is not None and request.transport is not None:
+            await asyncio.sleep(0.1)  # what the client has not read yet when the connection breaks is lost
             request.transport.close()
         return answer
 
@@ -87,6 +120,25 @@ class Mirror:
         self.publish()
         return fingerprint
 
+    def lie(self, about: str) -> str:
+        """Announce an image that is not the one there, wrong in its `hash`, its `combined` one, or its size (`larger`: than said;
+        `shorter`); returns the fingerprint that is announced."""
+        (product,) = self.products.values()
+        ((_, version),) = product["versions"].items()
+        meta, root = version["items"]["lxd.tar.xz"], version["items"]["root.squashfs"]
+        match about:
+            case "hash":
+                root["sha256"] = "0" * 64
+            case "combined":
+                meta["combined_squashfs_sha256"] = "0" * 64
+            case "larger":
+                root["size"] -= 1
+            case _:
+                root["size"] += 1
+        self.publish()
+        fingerprint: str = meta["combined_squashfs_sha256"]
+        return fingerprint
+
     def publish(self) -> None:
         """Write index and products as they are now."""
         entry = {"datatype": "image-downloads", "path": PRODUCTS[1:], "products": list(self.products)}
@@ -97,12 +149,29 @@ class Mirror:
         self.files[f"/{path}"] = content
         return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
+    async def until_asked(self, word: str) -> None:
+        """Wait for a request with that in its path."""
+        async with asyncio.timeout(10):
+            while not self.asked(word):  # noqa: ASYNC110 - the server's own list tells nobody that it grew
+                await asyncio.sleep(0.01)
+
     def asked(self, word: str) -> int:
         """How many requests had that in their path."""
         return sum(word in path for _, path in self.requests)
 
 
-def _tls(folder: Path) -> tuple[str, ssl.SSLContext]:
+def body(mirror: Mirror, *, protocol: str = "simplestreams", **fields: Any) -> dict[str, Any]:
+    source = {"type": "image", "mode": "pull", "server": mirror.address, "protocol": protocol, "certificate": mirror.certificate}
+    extra = {key: fields.pop(key) for key in ("auto_update", "aliases", "public", "profiles") if key in fields}
+    return {"source": {**source, **fields}, **extra}
+
+
+async def pull(world: Any, mirror: Mirror, **fields: Any) -> dict[str, Any]:
+    ended: dict[str, Any] = await world.ended(await world.call("POST", "/1.0/images", body(mirror, **fields)))
+    return ended
+
+
+def server_tls(folder: Path) -> tuple[str, ssl.SSLContext]:
     """(certificate in PEM, context of a server that has it)"""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mirror")])

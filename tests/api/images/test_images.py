@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from atoll.db import profiles as profile_rows
 from atoll.db import storage as storage_rows
 from atoll.domain.caller import DAEMON, Caller
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, TooLarge
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.host.archive_tar import Budget
+from atoll.services import budgets
 
 
 async def test_lists_and_filters(world: Any, make_image: Any) -> None:
@@ -50,7 +54,7 @@ async def test_put_patch_and_etag(world: Any, make_image: Any) -> None:
     assert (await world.call("PUT", url, {"properties": None, "profiles": []})).status == 200
     image = await world.get(url)
     assert (image["public"], image["properties"], image["profiles"]) == (False, {}, [])
-    assert (await world.call("PUT", url, {"profiles": ["absent"]})).status == 404
+    assert (await world.call("PUT", url, {"profiles": ["absent"]})).status == 400
     assert (await world.call("PATCH", url, {"expires_at": "soon"})).status == 400
     assert (await world.call("PATCH", url, {"properties": {"a\nb": "c"}})).status == 400
     assert world.events() == [("image-updated", url)] * 5
@@ -134,7 +138,7 @@ async def test_projects_share_files(world: Any, make_image: Any) -> None:
         await storage_rows.create_pool(tx, "pool", "sim", "", {})
     await world.storage.start()
     image = await world.images.find("default", fingerprint)
-    volume = await world.storage.ensure_image("pool", fingerprint, world.images.fill(image))
+    volume = await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
     driver = world.storage.driver("pool")
     assert (driver.data(volume) / "rootfs/serial").read_text() == "1"
     assert (await world.ended(await world.call("DELETE", url)))["err"] == ""
@@ -229,6 +233,47 @@ async def test_who_borrows_images_may_not_change_them(world: Any, make_image: An
     assert (await world.client.get(f"/1.0/images/{fingerprint}")).status == 404
 
 
+async def test_a_borrower_has_its_own_profiles_of_an_image(world: Any, make_image: Any) -> None:
+    early = f"/1.0/images/{await world.add(make_image())}"
+    await world.projects.create("borrower", "", {"features.images": "false"}, caller=DAEMON)
+    await world.projects.create("alike", "", {"features.images": "false", "features.profiles": "false"}, caller=DAEMON)
+    async with world.database.write() as tx:
+        for project, name in (("borrower", "own"), ("default", "ours")):
+            await profile_rows.create(tx, project, name, "", {}, {})
+    late = f"/1.0/images/{await world.add(make_image(serial='2'), profiles='profile=ours')}"
+
+    async def profiles(url: str) -> list[list[str]]:
+        found = [(await world.get(f"{url}?project={project}"))["profiles"] for project in ("default", "alike", "borrower")]
+        rows = await world.get("/1.0/images?project=borrower&recursion=1")
+        assert found[2] in [row["profiles"] for row in rows if url.endswith(row["fingerprint"])]
+        return found
+
+    assert await profiles(early) == [["default"], ["default"], ["default"]]
+    assert await profiles(late) == [["ours"], ["ours"], ["default"]]
+    for body, status in (({"profiles": ["own"]}, 200), ({"profiles": ["ours"]}, 400)):
+        assert (await world.call("PUT", f"{early}?project=borrower", body)).status == status
+    assert await profiles(early) == [["default"], ["default"], ["own"]]
+    assert (await world.images.resolve("borrower", fingerprint=early.rpartition("/")[2])).profiles == ("own",)
+    assert (await world.call("PUT", early, {"profiles": []})).status == 200
+    assert await profiles(early) == [[], [], ["own"]]
+    assert (await world.call("PUT", f"{early}?project=borrower", {})).status == 200
+    assert (await profiles(early))[2] == ["default"]
+
+
+async def test_profiles_of_images_follow_the_features_of_a_project(world: Any, make_image: Any) -> None:
+    fingerprint = await world.add(make_image())
+    for images, profiles in (("true", "true"), ("false", "true"), ("false", "false"), ("false", "true"), ("true", "true")):
+        config = {"features.images": images, "features.profiles": profiles}
+        if "p" in {project.name for project in await world.projects.find_all()}:
+            await world.projects.update("p", "", config, caller=DAEMON)
+        else:
+            await world.projects.create("p", "", config, caller=DAEMON)
+        if images == "false":
+            assert (await world.get(f"/1.0/images/{fingerprint}?project=p"))["profiles"] == ["default"]
+    async with world.database.read() as tx:
+        assert await tx.query("SELECT COUNT(*) FROM images_profiles") == [(1,)]
+
+
 async def test_secret_opens_one_download(world: Any, make_image: Any, stranger: Caller) -> None:
     data = make_image()
     fingerprint = await world.add(data)
@@ -245,8 +290,9 @@ async def test_secret_opens_one_download(world: Any, make_image: Any, stranger: 
     assert (await world.client.get(f"{url}?secret={secret[:-1]}x")).status == 404
     assert (await world.client.get(f"/1.0/images/{fingerprint[:12]}?secret={secret}")).status == 404
     assert (await world.client.head(f"{url}/export?secret={secret}")).status == 200
-    answer = await world.client.get(f"{url}/export?secret={secret}")
-    assert await answer.read() == data
+    answers = await asyncio.gather(*(world.client.get(f"{url}/export?secret={secret}") for _ in range(4)))
+    assert sorted(answer.status for answer in answers) == [200, 404, 404, 404]
+    assert data in [await answer.read() for answer in answers]
     assert (await world.client.get(f"{url}/export?secret={secret}")).status == 404
     assert (await world.client.get(f"{url}?secret=")).status == 404
 
@@ -255,7 +301,7 @@ async def test_refresh_push_and_lost_files(world: Any, make_image: Any) -> None:
     url = f"/1.0/images/{await world.add(make_image())}"
     ended = await world.ended(await world.call("POST", f"{url}/refresh"))
     assert (ended["metadata"], ended["err"]) == ({"refreshed": False}, "")
-    assert (await world.call("POST", f"{url}/export", {"target": "https://127.0.0.1:1"})).status == 501
+    assert (await world.call("POST", f"{url}/export", {"target": "https://127.0.0.1:1"})).status == 400
     for path in world.paths.images.iterdir():
         path.unlink()
     answer = await world.client.get(f"{url}/export")
@@ -270,8 +316,66 @@ async def test_a_newer_version_is_unpacked_where_the_old_one_was(world: Any, mak
             await storage_rows.create_pool(tx, pool, "sim", "", {})
     await world.storage.start()
     image, newer = await world.images.find("default", old), await world.images.find("default", new)
-    await world.storage.ensure_image("used", old, world.images.fill(image))
-    await world.images.supersede("default", image, newer, caller=DAEMON)
+    await world.storage.ensure_image("used", old, world.images.fill(image, "used"))
+    await world.images.supersede("default", image, newer, is_new=True, caller=DAEMON)
     assert (await world.get("/1.0/images/aliases/a"))["target"] == new
     assert list(world.storage.driver("used").sizes) == [VolumeId(VolumeKind.IMAGE, "default", new)]
     assert list(world.storage.driver("unused").sizes) == []
+
+
+@pytest.mark.parametrize("is_new", [True, False])  # False: the server was killed after it had fetched the newer one
+async def test_what_was_said_of_an_image_meanwhile_is_said_of_the_newer_one(world: Any, make_image: Any, is_new: bool) -> None:
+    old, new = await world.add(make_image()), await world.add(make_image(serial="2"))
+    image, newer = await world.images.find("default", old), await world.images.find("default", new)
+    async with world.database.write() as tx:
+        await world.images.touch(tx, image)
+    used = (await world.get(f"/1.0/images/{old}"))["last_used_at"]
+    assert (await world.call("PUT", f"/1.0/images/{old}", {"public": True, "profiles": []})).status == 200
+    assert (await world.call("POST", "/1.0/images/aliases", {"name": "late", "target": old})).status == 201
+    await world.images.supersede("default", image, newer, is_new=is_new, caller=DAEMON)
+    found = await world.get(f"/1.0/images/{new}")
+    assert (found["public"], found["profiles"], found["last_used_at"]) == (True, [], used)
+    assert [alias["name"] for alias in found["aliases"]] == ["late"]
+
+
+async def test_what_was_said_of_a_newer_image_that_was_here_stays(world: Any, make_image: Any) -> None:
+    old, new = await world.add(make_image(), aliases="alias=a"), await world.add(make_image(serial="2"), aliases="alias=b")
+    assert (await world.call("PUT", f"/1.0/images/{old}", {"public": True})).status == 200
+    image, newer = await world.images.find("default", old), await world.images.find("default", new)
+    await world.images.supersede("default", image, newer, is_new=False, caller=DAEMON)
+    found = await world.get(f"/1.0/images/{new}")
+    assert (found["public"], [alias["name"] for alias in found["aliases"]]) == (False, ["a", "b"])
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_who_deletes_an_image_wants_no_newer_one(world: Any, make_image: Any, is_new: bool) -> None:
+    old, new = await world.add(make_image()), await world.add(make_image(serial="2"))
+    image, newer = await world.images.find("default", old), await world.images.find("default", new)
+    await world.images.delete("default", image, caller=DAEMON)
+    with pytest.raises(AtollError, match="not found"):
+        await world.images.supersede("default", image, newer, is_new=is_new, caller=DAEMON)
+    assert world.files() == ([] if is_new else [new])
+
+
+async def test_an_image_unpacks_to_no_more_than_the_pool_has_room_for(
+    world: Any, make_tar: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = "architecture: x86_64\ncreation_date: 1700000000\n"
+    bomb = make_tar({"metadata.yaml": metadata, "rootfs": None, "rootfs/zeros": bytes(4 << 20)})
+    assert len(bomb) < 16384
+    fingerprint = await world.add(bomb)
+    async with world.database.write() as tx:
+        await storage_rows.create_pool(tx, "pool", "sim", "", {})
+    await world.storage.start()
+    image = await world.images.find("default", fingerprint)
+
+    async def small(driver: Any) -> Budget:
+        return Budget(bytes=1 << 20)
+
+    monkeypatch.setattr(budgets, "of_pool", small)
+    with pytest.raises(TooLarge):
+        await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
+    assert await world.storage.pools_with_image(fingerprint) == []
+    monkeypatch.undo()
+    await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
+    assert await world.storage.pools_with_image(fingerprint) == ["pool"]

@@ -2,69 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import shutil
-import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.domain.caller import DAEMON
+from atoll.services import budgets
 from atoll.services.images import stream_cache
+from atoll.services.images.sources import Source
+from atoll.services.operations import OperationSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mirror import INDEX, PRODUCTS, Mirror
+from mirror import INDEX, PRODUCTS, Mirror, body, pull
 
-pytestmark = pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="squashfs-tools are not installed")
-
-
-@pytest.fixture(scope="session")
-def rootfs(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A root file system in a squashfs, of more than a megabyte."""
-    folder = tmp_path_factory.mktemp("rootfs")
-    (folder / "tree" / "etc").mkdir(parents=True)
-    (folder / "tree" / "noise").write_bytes(b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(50_000)))
-    subprocess.run(["mksquashfs", folder / "tree", folder / "out", "-quiet", "-no-progress", "-all-root"], check=True)
-    return (folder / "out").read_bytes()
-
-
-@pytest.fixture
-def meta(make_tar: Any) -> bytes:
-    data: bytes = make_tar({"metadata.yaml": "architecture: x86_64\ncreation_date: 1700000000\n"}, compression="xz")
-    return data
-
-
-@pytest.fixture
-async def mirror(tmp_path: Path) -> AsyncIterator[Mirror]:
-    server = Mirror(tmp_path)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fresh, and no pause between attempts."""
-    monkeypatch.setattr(stream_cache, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr("atoll.services.images.sources._PAUSE_SECONDS", 0.0)
-
-
-def body(mirror: Mirror, *, protocol: str = "simplestreams", **fields: Any) -> dict[str, Any]:
-    source = {"type": "image", "mode": "pull", "server": mirror.address, "protocol": protocol, "certificate": mirror.certificate}
-    extra = {key: fields.pop(key) for key in ("auto_update", "aliases", "public") if key in fields}
-    return {"source": {**source, **fields}, **extra}
-
-
-async def pull(world: Any, mirror: Mirror, **fields: Any) -> dict[str, Any]:
-    ended: dict[str, Any] = await world.ended(await world.call("POST", "/1.0/images", body(mirror, **fields)))
-    return ended
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 async def test_by_alias(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
@@ -99,20 +55,10 @@ async def test_a_download_that_breaks_goes_on_where_it_broke(world: Any, mirror:
     assert mirror.asked("squashfs") == 2
 
 
-@pytest.mark.parametrize("lie", ["hash", "combined", "size", "shorter"])
+@pytest.mark.parametrize("lie", ["hash", "combined", "larger", "shorter"])
 async def test_a_server_that_lies_leaves_nothing(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes, lie: str) -> None:
     mirror.offer("tiny/1", meta, rootfs)
-    items = mirror.products["tiny/1:amd64"]["versions"]["20260101_05:24"]["items"]
-    match lie:
-        case "hash":
-            items["root.squashfs"]["sha256"] = "0" * 64
-        case "combined":
-            items["lxd.tar.xz"]["combined_squashfs_sha256"] = "0" * 64
-        case "size":
-            items["root.squashfs"]["size"] -= 1
-        case _:
-            items["root.squashfs"]["size"] += 1
-    mirror.publish()
+    mirror.lie(lie)
     ended = await pull(world, mirror, alias="tiny/1")
     assert ended["status"] == "Failure"
     assert world.files() == []
@@ -142,15 +88,10 @@ async def test_what_did_not_change_is_not_sent_again(world: Any, mirror: Mirror,
     mirror.offer("tiny/1", meta, rootfs)
     await pull(world, mirror, alias="tiny/1")
     await mirror.stop()  # away: what it said last counts, and the image is here already
-    ended = await pull(world, mirror, alias="tiny/1")
-    assert ended["err"] == "Image with same fingerprint already exists"
-
-
-async def test_many_at_the_same_time_download_once(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
-    mirror.offer("tiny/1", meta, rootfs)
-    ended = await asyncio.gather(*(pull(world, mirror, alias="tiny/1") for _ in range(5)))
-    assert sorted(each["status"] for each in ended) == ["Failure"] * 4 + ["Success"]
-    assert mirror.asked("squashfs") == 1
+    again = await pull(world, mirror, alias="tiny/1", public=True, aliases=[{"name": "mine"}])
+    assert again["err"] == ""
+    image = await world.get(f"/1.0/images/{again['metadata']['fingerprint']}")
+    assert (image["public"], image["aliases"][0]["name"]) == (True, "mine")
 
 
 async def test_refresh_takes_the_newer_version_with_the_aliases(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
@@ -163,6 +104,72 @@ async def test_refresh_takes_the_newer_version_with_the_aliases(world: Any, mirr
     assert done["metadata"]["refreshed"] is True
     assert await world.get("/1.0/images") == [f"/1.0/images/{new}"]
     assert (await world.get("/1.0/images/aliases/mine"))["target"] == new
+
+
+async def test_refresh_asks_however_fresh_the_last_word_is(
+    world: Any, mirror: Mirror, meta: bytes, rootfs: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_cache, "FRESH_SECONDS", 3600.0)
+    old = mirror.offer("tiny/1", meta, rootfs, version="20250101_05:24")
+    await pull(world, mirror, alias="tiny/1")
+    mirror.offer("tiny/1", meta + b"\0" * 512, rootfs)
+    assert (await pull(world, mirror, alias="tiny/1"))["metadata"]["fingerprint"] == old
+    done = await world.ended(await world.call("POST", f"/1.0/images/{old}/refresh"))
+    assert done["metadata"]["refreshed"] is True
+
+
+async def test_an_image_of_another_servers_project(world: Any, mirror: Mirror, make_image: Any) -> None:
+    """The same name in another project is another image: neither taken for it, nor for a newer version of it."""
+    await world.local_settings()
+    fingerprints = {}
+    for project in ("", "one", "two"):
+        data = make_image(serial=project or "0")
+        fingerprint = fingerprints[project] = hashlib.sha256(data).hexdigest()
+        query = f"?project={project}" if project else ""
+        mirror.files[f"/1.0/images/aliases/tiny{query}"] = json.dumps({"metadata": {"target": fingerprint}}).encode()
+        mirror.files[f"/1.0/images/{fingerprint}{query}"] = json.dumps({"metadata": {"fingerprint": fingerprint}}).encode()
+        mirror.files[f"/1.0/images/{fingerprint}/export{query}"] = data
+    operation = world.operations.start(OperationSpec("test"))
+    for project in ("one", "two", ""):
+        source = Source(mirror.address, "lxd", alias="tiny", certificate=mirror.certificate, project=project)
+        image = await world.puller.for_instance("default", source, operation, caller=DAEMON)
+        assert image.fingerprint == fingerprints[project]
+        assert await world.puller.refresh("default", image, operation, caller=DAEMON) is False
+
+
+async def test_a_secret_is_used_once_even_if_the_download_breaks(world: Any, mirror: Mirror, make_image: Any) -> None:
+    data = make_image()
+    fingerprint = hashlib.sha256(data).hexdigest()
+    mirror.files[f"/1.0/images/{fingerprint}?secret=s"] = json.dumps({"metadata": {"fingerprint": fingerprint}}).encode()
+    mirror.files[f"/1.0/images/{fingerprint}/export?secret=s"] = data
+    mirror.broken[f"/1.0/images/{fingerprint}/export?secret=s"] = 100
+    assert "cannot be reached" in (await pull(world, mirror, protocol="lxd", fingerprint=fingerprint, secret="s"))["err"]
+    assert mirror.asked("export") == 1
+
+
+async def test_an_image_that_is_here_gets_what_is_wished(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
+    fingerprint = mirror.offer("tiny/1", meta, rootfs)
+    await pull(world, mirror, alias="tiny/1")
+    assert (await pull(world, mirror, alias="tiny/1", profiles=[]))["err"] == ""
+    assert (await world.get(f"/1.0/images/{fingerprint}"))["profiles"] == []
+    assert "doesn't exist" in (await pull(world, mirror, alias="tiny/1", profiles=["absent"]))["err"]
+
+
+@pytest.mark.parametrize("announced", ["tiny/1", "form"])
+async def test_no_image_takes_the_room_that_the_server_needs(
+    world: Any, mirror: Mirror, meta: bytes, rootfs: bytes, monkeypatch: pytest.MonkeyPatch, announced: str
+) -> None:
+    async def small(_: Path) -> int:
+        return 1000
+
+    monkeypatch.setattr(budgets, "of_folder", small)
+    if announced == "form":
+        assert (await world.client.post("/1.0/images", data=rootfs)).status == 413
+    else:
+        mirror.offer(announced, meta, rootfs)
+        assert "larger than 1000 bytes" in (await pull(world, mirror, alias=announced))["err"]
+        assert mirror.asked("squashfs") == 0
+    assert world.files() == []
 
 
 async def test_another_server(world: Any, mirror: Mirror, make_image: Any) -> None:
@@ -205,7 +212,7 @@ async def test_a_plain_address(world: Any, mirror: Mirror, make_image: Any) -> N
     "fields",
     [
         {"server": "http://127.0.0.1"}, {"server": "file:///etc/passwd"}, {"protocol": "gopher"}, {"alias": ""},
-        {"certificate": "none"}, {"image_type": "virtual-machine"}, {"mode": "push"}, {"fingerprint": "../x"},
+        {"certificate": "none"}, {"image_type": "virtual-machine"}, {"fingerprint": "../x"},
     ],
 )  # fmt: skip
 async def test_sources_that_cannot_be(world: Any, mirror: Mirror, fields: dict[str, str]) -> None:

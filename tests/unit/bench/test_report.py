@@ -110,3 +110,10 @@ def test_row_keys_are_unique_and_titles_can_be_filled() -> None:
 def test_the_scale_target_is_a_thousand_in_a_minute() -> None:
     assert scale_rows(1000)[0].target == Ceiling(60, Unit.SECONDS)
     assert scale_rows(300)[0].target == Ceiling(18, Unit.SECONDS)
+
+
+def test_the_section_of_the_other_tool_stays_and_is_replaced() -> None:
+    page = report.with_section("# Page\n\ntext\n", f"{report.SECTION}\n\none")
+    assert report.section_of(page) == f"{report.SECTION}\n\none"
+    assert report.with_section(page, f"{report.SECTION}\n\ntwo") == f"# Page\n\ntext\n\n{report.SECTION}\n\ntwo\n"
+    assert report.section_of("# Page\n") == ""

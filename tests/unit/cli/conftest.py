@@ -33,7 +33,7 @@ def command(tmp_path, monkeypatch) -> Callable[..., Any]:
         given = arguments.parse(words, flags)
         arguments.check_count(row.usage, given)
         call = Call(path, given, flags, config.Config(REMOTES, ""))
-        call._servers["local"] = server = Recorder(answers, **options)
+        call._servers["local"] = call._servers["other"] = server = Recorder(answers, **options)
         module, _, function = row.run.partition(":")
         getattr(importlib.import_module(f"atoll.cli.commands.{module}"), function)(call)
         return server

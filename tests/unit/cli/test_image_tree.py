@@ -10,7 +10,7 @@ import pytest
 from recorder import Recorder
 
 from atoll.cli import arguments
-from atoll.cli.commands import image_store, image_tree
+from atoll.cli.commands import image_store, image_tree, image_trees
 from atoll.cli.errors import CommandError
 from atoll.cli.tables.images import COMMANDS
 from atoll.client.http1 import Response
@@ -60,8 +60,8 @@ class Store(Recorder):
 class Call:
     """What the command needs of a call."""
 
-    def __init__(self, words: list[str], server: Recorder) -> None:
-        self.flags = arguments.Flags(COMMANDS["image serve-tree"].flags)
+    def __init__(self, words: list[str], server: Recorder, command: str = "image serve-tree") -> None:
+        self.flags = arguments.Flags(COMMANDS[command].flags)
         self.arguments = arguments.parse(words, self.flags)
         self._server = server
 
@@ -116,8 +116,103 @@ def test_what_is_there_is_not_fetched_again_and_pruned_when_asked(tmp_path: Path
     assert len(write(tmp_path, store, store.split)) == 2
 
 
+def test_what_others_have_there_stays(tmp_path: Path):
+    (tmp_path / "images" / "holidays").mkdir(parents=True)
+    (tmp_path / "images" / "holidays" / "sea.jpg").write_text("blue")
+    (tmp_path / "images" / "note").write_text("mine")
+    (tmp_path / "images" / f".{'a' * 64}.new").mkdir()
+    store = Store()
+    write(tmp_path, store, store.whole, "--prune")
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == sorted([store.whole, "holidays", "note"])
+    assert (tmp_path / "images" / "holidays" / "sea.jpg").read_text() == "blue"
+
+
 def test_an_image_without_alias_is_refused(tmp_path: Path):
     store = Store()
     store._answers[f"GET /1.0/images/{store.whole}"]["aliases"] = []
     with pytest.raises(CommandError, match="no alias"):
         write(tmp_path, store, store.whole)
+
+
+def tree(folder: Path, verb: str, *words: str) -> Any:
+    """What a command of `image tree` returns."""
+    call = Call([str(folder), *words], Store(), f"image tree {verb}")
+    return getattr(image_trees, "list_" if verb == "list" else verb)(call)
+
+
+def test_a_tree_that_is_whole_is_found_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store = Store()
+    write(tmp_path, store)
+    assert tree(tmp_path, "verify") == 0
+    tree(tmp_path, "list", "--format", "csv")
+    assert capsys.readouterr().out.splitlines() == [
+        f"split/1:x86_64,20260102_03:04:05,{store.split[:12]},x86_64,0.04MB",
+        f"whole:x86_64,20260102_03:04:05,{store.whole[:12]},x86_64,0.00MB",
+    ]
+
+
+def test_what_a_disk_did_to_a_tree_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    store = Store()
+    write(tmp_path, store)
+    whole, root = tmp_path / "images" / store.whole / "image.tar.zst", tmp_path / "images" / store.split / "image.squashfs"
+    whole.write_bytes(WHOLE[:-1] + b"x")
+    root.unlink()
+    (tmp_path / "images" / "stray").mkdir()
+    assert tree(tmp_path, "verify") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"images/{store.split}/image.squashfs: No such file or directory",
+        f"images/{store.whole}/image.tar.zst: not the file that was announced",
+        f"whole:x86_64 20260102_03:04:05: its files are not image {store.whole[:12]}",
+        "images/stray: no document speaks of it",
+    ]
+    with pytest.raises(CommandError, match="not the image any more"):
+        write(tmp_path, store, store.whole)
+
+
+def test_files_that_make_another_image_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Each file is as announced, and yet they are not what the fingerprint says."""
+    store = Store()
+    write(tmp_path, store)
+    products = image_tree.read(str(tmp_path))
+    products["split/1:x86_64"]["versions"]["20260102_03:04:05"]["items"]["lxd.tar.xz"]["combined_squashfs_sha256"] = "0" * 64
+    image_tree.store(str(tmp_path), products)
+    assert tree(tmp_path, "verify") == 1
+    assert capsys.readouterr().err == "split/1:x86_64 20260102_03:04:05: its files are not image 000000000000\n"
+
+
+def test_images_are_taken_out(tmp_path: Path):
+    store = Store()
+    write(tmp_path, store)
+    tree(tmp_path, "remove", store.split[:12])
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [store.whole]
+    with pytest.raises(CommandError, match="no image of"):
+        tree(tmp_path, "remove", "w", store.split)
+    assert len(image_tree.read(str(tmp_path))) == 1  # all or none
+    tree(tmp_path, "remove", "w")
+    assert list((tmp_path / "images").iterdir()) == []
+    assert tree(tmp_path, "verify") == 0
+
+
+def test_the_newest_versions_stay(tmp_path: Path):
+    store = Store()
+    write(tmp_path, store)
+    products = image_tree.read(str(tmp_path))
+    versions = products["whole:x86_64"]["versions"]
+    for day in range(3, 6):
+        versions[f"2026010{day}_00:00:00"] = versions["20260102_03:04:05"]
+    image_tree.store(str(tmp_path), products)
+    tree(tmp_path, "prune", "--keep", "3")
+    left = image_tree.read(str(tmp_path))
+    assert sorted(left["whole:x86_64"]["versions"]) == [f"2026010{day}_00:00:00" for day in range(3, 6)]
+    assert len(left["split/1:x86_64"]["versions"]) == 1
+    assert tree(tmp_path, "verify") == 0
+    for keep in ("0", "-1", "x", ""):
+        with pytest.raises(CommandError, match="--keep"):
+            tree(tmp_path, "prune", f"--keep={keep}")
+
+
+def test_what_is_no_tree_is_left_alone(tmp_path: Path):
+    for verb in ("list", "verify", "prune"):
+        with pytest.raises(CommandError, match="no tree"):
+            tree(tmp_path, verb)
+    assert list(tmp_path.iterdir()) == []

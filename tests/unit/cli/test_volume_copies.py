@@ -52,6 +52,27 @@ def test_a_move(command):
     assert server.sent("POST") == [(f"POST {FAST}/v1", {"name": "v2", "pool": "slow", "project": "web"})]
 
 
+def test_a_copy_to_another_server_offers_the_volume_and_lets_the_target_fetch_it(command):
+    secrets = {"control": "c", "fs": "f"}
+    answers = {
+        **ANSWERS,
+        f"GET {FAST}/v1/snapshots/s0": VOLUME,
+        "GET /1.0": {"environment": {"addresses": ["192.0.2.1:8443"], "certificate": "PEM"}},
+        f"POST {FAST}/v1": {"id": "op", "metadata": secrets},
+        f"POST {FAST}/v1/snapshots/s0": {"id": "op", "metadata": secrets},
+        f"DELETE {FAST}/v1": {},
+    }
+    for words, place in (("copy fast/v1", "v1"), ("copy fast/v1/s0", "v1/snapshots/s0"), ("move fast/v1", "v1")):
+        server = command(f"storage volume {words} other:slow/v2", answers)
+        [(asked, offer), (made, body)] = server.sent("POST")
+        assert (asked, made) == (f"POST {FAST}/{place}", f"POST {SLOW}")
+        assert offer == {"migration": True, "name": "v2", "pool": "fast", "volume_only": False}
+        source = body["source"]
+        assert (source["type"], source["mode"], source["secrets"], source["certificate"]) == ("migration", "pull", secrets, "PEM")
+        assert source["operation"] == "https://192.0.2.1:8443/1.0/operations/op"
+        assert len(server.sent("DELETE")) == (words.startswith("move"))
+
+
 def test_export(command):
     answers = {
         f"POST {BACKUPS}": Operation(resources={"backups": ["/1.0/backups/backup0"]}),
@@ -73,14 +94,26 @@ def test_import(command):
     assert (sent, headers["X-LXD-name"]) == (b"data", "v9")
 
 
+@pytest.mark.parametrize(("words", "kind"), [("x.iso cd", "iso"), ("x.iso v --type=backup", ""), ("f v --type=tar", "tar")])
+def test_import_of_other_files(command, words: str, kind: str):
+    Path(words.split()[0]).write_bytes(b"data")
+    extensions = {"api_extensions": ["custom_volume_iso", "import_custom_volume_tar"]}
+    server = command(f"storage volume import fast {words}", {"GET /1.0": extensions, f"POST {FAST}": Operation()})
+    assert server.requests[-1][1][0].get("X-LXD-type", "") == kind
+    if kind:
+        with pytest.raises(CommandError, match="missing the required"):
+            command(f"storage volume import fast {words}", {"GET /1.0": {"api_extensions": []}})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("import fast x.iso", "Importing a file of this type requires a volume name"),
+        ("import fast x v --type=qcow2", "Invalid type of file: qcow2"),
         ("copy v1 slow/v2", "No storage pool for source volume specified"),
         ("copy fast/v1 v2", "No storage pool for target volume specified"),
         ("copy fast/v1 slow/v2/s0", "Cannot copy or move a volume to a snapshot"),
         ("copy fast/v1 slow/v2 --mode fast", "Invalid transfer mode: fast"),
-        ("copy fast/v1 other:slow/v2", "Volumes cannot be copied or moved between servers yet"),
         ("move fast/v1/s0 slow/v2", "Only volumes can be moved, not snapshots"),
         ("export fast container/c1", 'Only "custom" volumes can be exported'),
         ("export fast v1/s0", "Only volumes can be exported, not snapshots"),

@@ -62,7 +62,6 @@ INVALID = [
     (DISK | {"path": "/mnt", "source": "/srv", "size": "1GB"}, "size quota"),
     (DISK | {"path": "/mnt", "source": "/srv", "pool": "p"}, "absolute paths"),
     (DISK | {"path": "/mnt", "source": "v", "pool": "p", "shift": "true"}, '"shift"'),
-    (DISK | {"path": "/mnt", "source": "/srv", "recursive": "1", "readonly": "1"}, "Recursive read-only"),
     (DISK | {"path": "/mnt", "source": "/srv", "ceph.user_name": "a"}, "not of Ceph"),
     (DISK | {"path": "/mnt/../..", "source": "/srv"}, "may not contain"),
     (DISK | {"path": "/mnt", "source": "/srv/../etc"}, "may not contain"),

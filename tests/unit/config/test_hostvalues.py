@@ -48,6 +48,11 @@ def test_compression_is_what_packing_takes() -> None:
     assert all(hostvalues.COMPRESSION.read(choice) for choice in hostvalues.COMPRESSION.choices)
 
 
+def test_rsync_rates_are_read_as_rsync_reads_them() -> None:
+    rates = {"0": 0, "10": 10240, "10k": 10240, "1.5m": 3 << 19, "1MiB": 1 << 20, "1MB": 10**6, "2KB": 2000, "1g": 1 << 30}
+    assert {text: hostvalues.RSYNC_RATE.read(text) for text in rates} == rates
+
+
 def test_modes() -> None:
     assert hostvalues.MODE.read("0660") == 0o660
     assert hostvalues.MODE.read("644") == 0o644

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from atoll.db import images as image_rows
+from atoll.db import profiles as profile_rows
+from atoll.db import projects as project_rows
 from atoll.db import schema, settings
 from atoll.db.engine import Database
 from atoll.domain.errors import AtollError
 
+IMAGE = image_rows.NewImage("default", "a" * 64, "container", "", 1, False, "x86_64", 0, 0, 0, False, "unified", {})
 FIRST = ["CREATE TABLE a (n INTEGER NOT NULL UNIQUE)", "INSERT INTO a (n) VALUES (1)"]
 
 
@@ -76,3 +80,26 @@ async def test_settings(database: Database) -> None:
         await settings.store(tx, {"core.https_address": ":8443", "user.a": "1", "user.b": "2"})
         await settings.store(tx, {"user.a": "", "user.b": "3", "user.absent": ""})
         assert await settings.load(tx) == {"core.https_address": ":8443", "user.b": "3"}
+
+
+async def test_borrowed_images_bring_the_borrowers_default_profile(empty: Database) -> None:
+    """What a home of before has: an image whose only profiles are those of its own project."""
+    step = next(n for n, statements in enumerate(schema.GLOBAL) if any("lower(c.value)" in text for text in statements))
+    await schema.migrate(empty, schema.GLOBAL[:step])
+    async with empty.write() as tx:
+        await image_rows.create(tx, IMAGE)
+        for name, images, profiles in (
+            ("p", "false", "true"),
+            ("q", "", "true"),
+            ("own", "TRUE", "1"),
+            ("none", "false", "false"),
+        ):
+            await project_rows.create(tx, name, "", {"features.images": images, "features.profiles": profiles})
+            if profiles != "false":
+                await profile_rows.create(tx, name, "default", "", {}, {})
+    await schema.migrate(empty, schema.GLOBAL)
+    async with empty.read() as tx:
+        found = {
+            name: (await image_rows.find(tx, "default", "", profiles_of=name)).profiles for name in ("p", "q", "own", "none")
+        }
+    assert found == {"p": ("default",), "q": ("default",), "own": (), "none": ()}

@@ -126,7 +126,7 @@ def test_the_pool_s_own_folder_is_a_fine_source(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_a_source_elsewhere_is_bound_and_left_empty(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    pool = Pool("p", tmp_path / "pools/p", {"source": str(tmp_path / "disk")})
+    pool = Pool("p", tmp_path / "state/pools/p", {"source": str(tmp_path / "disk")})
     try:
         assert source.create(pool) == {"source": str(tmp_path / "disk")}
         assert (tmp_path / "disk/containers").is_dir() and (pool.root / "containers").is_dir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,23 @@ def test_a_tree_deeper_than_any_path_may_be_long(tmp_path: Path) -> None:
     os.close(here)
     confined.remove_tree(tmp_path / ("d" * 10))
     assert os.listdir(tmp_path) == []
+
+
+def test_who_has_a_folder_open_may_write_one_more_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = os.open(folder / "templates", os.O_RDONLY)
+    removed = os.rmdir
+
+    def rmdir(name: str, **kwargs: Any) -> None:
+        if name == "templates" and not written:
+            written.append(os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=late))
+        removed(name, **kwargs)
+
+    written: list[int] = []
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    confined.remove_tree(folder)
+    assert written and not folder.exists()
+    for descriptor in (late, *written):
+        os.close(descriptor)
 
 
 @pytest.mark.system

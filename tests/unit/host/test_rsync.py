@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -103,6 +104,33 @@ async def test_a_tree_arrives_whole_and_what_is_the_same_is_not_sent_again(tmp_p
     (source.rootfs / "file0").unlink()
     assert await carry(source, target, Options(whole=True)) < sent / 3
     assert looks(target.rootfs) == looks(source.rootfs)
+
+
+async def test_what_was_changed_within_a_second_arrives(tmp_path: Path) -> None:
+    source, target = tree(tmp_path / "a"), tree(tmp_path / "b")
+    assert source.rootfs is not None
+    assert target.rootfs is not None
+    for content, when in ((b"one", 10**18), (b"two", 10**18 + 1000)):
+        (source.rootfs / "file").write_bytes(content)
+        os.utime(source.rootfs / "file", ns=(when, when))
+        await carry(source, target, Options())
+        assert (target.rootfs / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("limited", ["source", "target"])
+async def test_either_end_keeps_its_own_limit(tmp_path: Path, limited: str) -> None:
+    source, target = Tree(tmp_path / "a"), Tree(tmp_path / "b")
+    for each in (source, target):
+        each.folder.mkdir()
+    (source.folder / "file").write_bytes(os.urandom(300_000))
+    slow, fast = Options(rate=600_000), Options()
+    near, far = link()
+    begun = time.monotonic()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(rsync.send(source, near, slow if limited == "source" else fast, lambda _: None))
+        group.create_task(rsync.receive(target, far, slow if limited == "target" else fast, lambda _: None))
+    assert time.monotonic() - begun > 0.45
+    assert (target.folder / "file").read_bytes() == (source.folder / "file").read_bytes()
 
 
 async def test_ids_of_another_host_become_those_of_the_instance(tmp_path: Path) -> None:

@@ -16,11 +16,16 @@ VALIDATE, IMPORT = "/internal/recover/validate", "/internal/recover/import"
 FOUND = {"name": "c1", "type": "container", "snapshotCount": 2, "project": "default", "pool": "p"}
 
 
+def pool(name: str, status: str = "Created") -> dict[str, Any]:
+    """One that the server knows."""
+    return {"name": name, "driver": "dir", "config": {"source": f"/pools/{name}"}, "status": status}
+
+
 @pytest.fixture
 def server(fake: Any) -> Any:
     """With one pool, in which nothing is lost."""
     fake.objects["/1.0"]["environment"] = {"storage_supported_drivers": [{"Name": "dir"}, {"Name": "overlay"}]}
-    fake.objects["/1.0/storage-pools/p"] = {"name": "p", "driver": "dir", "config": {"source": "/pools/p"}}
+    fake.objects["/1.0/storage-pools/p"] = pool("p")
     fake.answers[f"POST {VALIDATE}"] = {"UnknownVolumes": None, "DependencyErrors": None}
     fake.answers[f"POST {IMPORT}"] = {}
     return fake
@@ -47,6 +52,14 @@ def test_nothing_to_do(server: Any) -> None:
     )
     assert server.changes == [("POST", VALIDATE, {"Pools": [{"name": "p"}]})]
     assert converse("no", "no").endswith("(yes/no) [default=yes]: ")
+
+
+def test_a_pool_that_is_not_available_keeps_the_others_from_nothing(server: Any) -> None:
+    server.objects["/1.0/storage-pools/away"] = pool("away", "Unavailable")
+    shown = converse("no", "yes")
+    assert ' - "away" (backend="dir", source="/pools/away"), not available\n' in shown
+    assert 'EXISTING: "p"' in shown and 'EXISTING: "away"' not in shown
+    assert server.changes == [("POST", VALIDATE, {"Pools": [{"name": "p"}]})]
 
 
 def test_another_pool_and_what_is_found(server: Any) -> None:

@@ -179,6 +179,15 @@ async def test_tokens_run_until_they_are_used_or_cancelled(registry: OperationRe
     assert (used.status, cancelled.status) == (OperationStatus.SUCCESS, OperationStatus.CANCELLED)
 
 
+async def test_a_token_is_used_once_and_expires(registry: OperationRegistry) -> None:
+    spec = OperationSpec("Adding", cls=OperationClass.TOKEN, private={"secret": "s"}, seconds=0.02)
+    used, late = registry.start(spec), registry.start(spec)
+    assert [registry.complete_token(used), registry.complete_token(used)] == [True, False]
+    assert await late.wait(10)
+    assert (used.status, late.status, late.error) == (OperationStatus.SUCCESS, OperationStatus.CANCELLED, "The token expired")
+    assert registry.complete_token(late) is False
+
+
 async def test_websockets_are_opened_by_secret(registry: OperationRegistry) -> None:
     secrets = {"0": operations.new_secret(), "control": operations.new_secret()}
     operation = registry.start(task(sleep, cls=OperationClass.WEBSOCKET, sockets=secrets))

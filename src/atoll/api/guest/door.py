@@ -18,7 +18,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from atoll.api.listeners import BACKLOG, IDLE_SECONDS, LONGEST_LINE
+from atoll.api.listeners import IDLE_SECONDS, LONGEST_LINE
+from atoll.api.tls_listener import BACKLOG
 from atoll.domain.errors import AtollError, HostError, NotFound
 from atoll.drivers.instance.contract import MachineId, Resident
 from atoll.host import peer

@@ -5,6 +5,8 @@ from __future__ import annotations
 from atoll.api.request import Request
 from atoll.api.routes.instance_copies import without_volatile
 from atoll.api.schema import instances as schema
+from atoll.api.schema import objects
+from atoll.api.schema.common import PushTarget
 from atoll.domain.errors import BadRequest
 from atoll.services.instances.copy import Source
 from atoll.services.instances.create import Request as NewInstance
@@ -32,16 +34,14 @@ class InstanceMigrations:
                 allow_inconsistent=body.allow_inconsistent,
             ),
             live=body.live,
-            target=_peer(body.target) if body.target is not None else None,
+            target=peer(body.target) if body.target is not None else None,
         )
         return await self._source.start(order, caller=request.caller)
 
     async def receive(self, request: Request, new: NewInstance, source: schema.InstanceSource) -> Operation:
         """From an operation of another server, or in mode "push" from who connects."""
-        if source.mode not in ("", "pull", "push"):
-            raise BadRequest(f"source.mode: unknown mode {source.mode[:40]!r}")
         offer = Offer(
-            peer=None if source.mode == "push" else _peer(source),
+            peer=source_peer(source),
             instance_only=source.instance_only or source.container_only,
             live=source.live,
             refresh=source.refresh,
@@ -49,5 +49,13 @@ class InstanceMigrations:
         return await self._target.start(without_volatile(new) if source.refresh else new, offer, caller=request.caller)
 
 
-def _peer(told: schema.InstanceSource | schema.InstancePostTarget) -> Peer:
+def source_peer(source: schema.InstanceSource | objects.VolumeSource) -> Peer | None:
+    """The operation of another server that something is fetched from; None: in mode "push", who has it connects."""
+    if source.mode not in ("", "pull", "push"):
+        raise BadRequest(f"source.mode: unknown mode {source.mode[:40]!r}")
+    return None if source.mode == "push" else peer(source)
+
+
+def peer(told: schema.InstanceSource | objects.VolumeSource | PushTarget) -> Peer:
+    """An operation of another server, as a request names it."""
     return Peer(operation=told.operation, certificate=told.certificate, secrets=told.secrets or {})

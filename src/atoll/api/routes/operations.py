@@ -61,7 +61,7 @@ class OperationRoutes:
         """Until it ended, or for `timeout` seconds; a stranger needs one of its secrets."""
         operation = self._operations.find(request.path("id"))
         if not request.caller.trusted:
-            self._operations.descriptor(operation, request.query("secret"))
+            self._operations.check_watcher(operation, request.query("secret"))
         elif not self._may_see(request, operation):
             raise NotFound("Operation not found")
         seconds = request.number("timeout", FOREVER)

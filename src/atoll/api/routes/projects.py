@@ -17,6 +17,9 @@ from atoll.services.events import with_project
 from atoll.services.profiles import ProfileService
 from atoll.services.projects import ProjectService
 
+_RENAME_SECONDS = 1.0
+"""How long the answer waits for the new name to be there: pylxd asks for it without waiting for the operation."""
+
 
 class ProjectRoutes:
     """Routes of projects."""
@@ -87,6 +90,7 @@ class ProjectRoutes:
         body = await request.body(Rename)
         project = await self._find(request)
         operation = await self._projects.rename_later(project.name, body.name, caller=request.caller)
+        await operation.wait(_RENAME_SECONDS)
         return response.operation(operation)
 
     async def delete(self, request: Request) -> web.StreamResponse:

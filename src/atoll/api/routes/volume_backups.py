@@ -16,6 +16,7 @@ from atoll.domain import clock, entities, names
 from atoll.domain.errors import BadRequest
 from atoll.services.backup_records import Order
 from atoll.services.events import with_project
+from atoll.services.storage import volume_path
 from atoll.services.volume_backups import VolumeBackups
 from atoll.services.volumes import CUSTOM, VolumeService
 
@@ -44,7 +45,7 @@ class VolumeBackupRoutes:
         """Oldest first."""
         volume = await self._find(request)
         found = await self._backups.find_all(volume)
-        base = f"/1.0/storage-pools/{volume.pool}/volumes/custom/{volume.name}/backups"
+        base = volume_path(volume.pool, CUSTOM, f"{volume.name}/backups")
         return listing.answer(
             request, found, url=lambda each: with_project(f"{base}/{each.name}", volume.project), render=_backup
         )

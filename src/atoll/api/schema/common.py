@@ -14,6 +14,14 @@ class Body(msgspec.Struct, kw_only=True):
     """Base of bodies: unknown fields are ignored, as LXD ignores them (a newer client may send more)."""
 
 
+class PushTarget(Body):
+    """The operation of another server that something is pushed to."""
+
+    certificate: str = ""
+    operation: str = ""
+    secrets: dict[str, str] | None = None
+
+
 class Rename(Body):
     """POST of an object: its new name."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from atoll.api.schema.common import Body, Config, Devices
+from atoll.api.schema.common import Body, Config, Devices, PushTarget
 
 
 class InstanceSource(Body):
@@ -63,14 +63,6 @@ class InstancePut(Body):
     restore: str | None = None
 
 
-class InstancePostTarget(Body):
-    """The operation of another server that an instance is pushed to."""
-
-    certificate: str = ""
-    operation: str = ""
-    secrets: dict[str, str] | None = None
-
-
 class InstancePost(Body):
     """POST of an instance: rename, or with `migration` move."""
 
@@ -80,7 +72,7 @@ class InstancePost(Body):
     instance_only: bool = False
     container_only: bool = False
     allow_inconsistent: bool = False
-    target: InstancePostTarget | None = None
+    target: PushTarget | None = None
     pool: str = ""
     project: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from atoll.api.schema.common import Body, Config, Devices
+from atoll.api.schema.common import Body, Config, Devices, PushTarget
 
 
 class ProjectsPost(Body):
@@ -73,7 +73,7 @@ class StoragePool(msgspec.Struct):
 
 
 class VolumeSource(Body):
-    """What a new volume is a copy of, in the fields for a copy on the same server."""
+    """Where a new volume comes from: a copy of one on the same server (`name`, `pool`, `project`), or one of another server."""
 
     type: str = ""
     name: str = ""
@@ -81,6 +81,10 @@ class VolumeSource(Body):
     project: str = ""
     volume_only: bool = False
     refresh: bool = False
+    mode: str = ""
+    operation: str = ""
+    certificate: str = ""
+    secrets: dict[str, str] | None = None
 
 
 class VolumesPost(Body):
@@ -103,13 +107,14 @@ class VolumePut(Body):
 
 
 class VolumePost(Body):
-    """POST of a volume: its new name, pool or project."""
+    """POST of a volume: its new name, pool or project; or with `migration` where it is sent."""
 
     name: str = ""
     pool: str = ""
     project: str = ""
     migration: bool = False
     volume_only: bool = False
+    target: PushTarget | None = None
 
 
 class Volume(msgspec.Struct):

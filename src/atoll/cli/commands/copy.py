@@ -61,7 +61,13 @@ def _migrate(call: Call, source: str, body: dict[str, Any], found: dict[str, Any
     live = found.get("status_code") == RUNNING and not call.flags.on("stateless")
     if body["source"]["refresh"]:
         _require(call.server(ends[1]), "container_incremental_copy")
-    Transfer(call, ends[0], source, ends[1]).run(body, live=live, mode=call.flags.text("mode"))
+    flags = call.flags
+    name, slash, snapshot = source.partition("/")
+    subject = url("instances", name, "snapshots", snapshot) if slash else url("instances", name)
+    body["source"]["live"] = live
+    offer = {key: body["source"][key] for key in ("live", "instance_only", "container_only", "allow_inconsistent")}
+    place = url("instances", project=flags.text("target-project"), target=flags.text("target"))
+    Transfer(call, ends[0], subject, ends[1], label=LABEL).run(place, body, offer, mode=flags.text("mode"))
 
 
 def _copied(call: Call, server: Server, source: str) -> dict[str, Any]:

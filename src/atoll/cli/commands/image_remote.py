@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.cli.commands import image_aliases, image_source
+from atoll.cli.commands import image_source
 from atoll.cli.errors import CommandError
 from atoll.client.address import url
 
@@ -36,7 +36,7 @@ def source(call: Call, image: str) -> dict[str, Any]:
     fingerprint = image_source.required(server, name)
     found = server.get(url("images", fingerprint))
     about: dict[str, Any] = {"type": "image", "mode": "pull", "protocol": "lxd", "project": server.project}
-    about |= _address(server, row)
+    about |= reach(call, server, remote)
     if found.get("public") and name != fingerprint and not fingerprint.startswith(name):
         return about | {"alias": name}
     if not found.get("public"):
@@ -45,47 +45,22 @@ def source(call: Call, image: str) -> dict[str, Any]:
     return about | {"fingerprint": fingerprint}
 
 
-def _address(server: Server, row: dict[str, Any]) -> dict[str, str]:
-    """Where another server reaches this one, and the certificate it will show."""
-    about = server.get("/1.0")
-    address = str(row.get("addr") or "")
-    if not address.startswith("https://"):
-        addresses = (about.get("environment") or {}).get("addresses") or []
+def reach(call: Call, server: Server, remote: str) -> dict[str, str]:
+    """Where another server reaches this one, and the certificate it will show: its own word, else what this client knows."""
+    environment = server.get("/1.0").get("environment") or {}
+    place = str(call.config.remotes[remote].get("addr") or "")
+    if not place.startswith("https://"):
+        addresses = environment.get("addresses") or []
         if not addresses:
             raise CommandError("The source server isn't listening on the network: set its core.https_address")
-        address = f"https://{addresses[0]}"
-    return {"server": address, "certificate": (about.get("environment") or {}).get("certificate") or ""}
+        place = f"https://{addresses[0]}"
+    return {"server": place, "certificate": environment.get("certificate") or _known(call, remote)}
 
 
-def copy(call: Call) -> None:
-    """Have another server, or another project, take an image."""
-    flags = call.flags
-    image, target = call.arguments
-    if not target.endswith(":"):
-        raise CommandError(f"{target!r} names no remote: write it as <remote>:")
-    if flags.text("mode") not in ("", "pull"):
-        raise CommandError("Only the mode pull is supported: the target server fetches the image")
-    server, _ = call.resolve(target)
-    wished = flags.text("target-project")
-    body: dict[str, Any] = {
-        "source": source(call, image),
-        "auto_update": flags.on("auto-update"),
-        "public": flags.on("public"),
-        "profiles": flags.every("profile") or None,
-    }
-    aliases = [{"name": name} for name in flags.every("alias")]
-    if flags.on("copy-aliases"):
-        aliases += _aliases(call, image)
-    operation = call.change(server, "POST", url("images", project=wished), body, label="Copying the image").metadata
-    fingerprint = (operation.get("metadata") or {})["fingerprint"]
-    for alias in aliases:
-        image_aliases.assign(server, alias["name"], fingerprint)
-    call.say("Image copied successfully!")
-
-
-def _aliases(call: Call, image: str) -> list[dict[str, str]]:
-    if is_stream(call, image):
-        raise CommandError("The aliases of an image server's images cannot be copied")
-    server, name = call.resolve(image)
-    found = server.get(url("images", image_source.required(server, name)))
-    return [{"name": alias["name"]} for alias in found.get("aliases") or ()]
+def _known(call: Call, remote: str) -> str:
+    """The certificate of a public server, which tells strangers little, in PEM; empty if an authority vouches for it."""
+    try:
+        with open(call.config.known_path(remote), encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

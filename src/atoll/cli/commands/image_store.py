@@ -56,7 +56,7 @@ def import_(call: Call) -> None:
         body = {"source": source, "public": call.flags.on("public"), "properties": properties}
         operation = call.change(server, "POST", url("images"), body, label="Importing the image").metadata
     else:
-        operation = _upload(call, server, files, headers)
+        operation = send(call, server, files, headers)
     fingerprint = (operation.get("metadata") or {})["fingerprint"]
     for alias in call.flags.every("alias"):
         image_aliases.assign(server, alias, fingerprint)
@@ -79,7 +79,7 @@ def _import_words(call: Call) -> tuple[list[str], str, dict[str, str]]:
     return files, remote, properties
 
 
-def _upload(call: Call, server: Server, files: list[str], headers: dict[str, str]) -> dict[str, Any]:
+def send(call: Call, server: Server, files: list[str], headers: dict[str, str]) -> dict[str, Any]:
     """Send a directory, a file or a pair of files; returns the ended operation."""
     if len(files) == 1 and os.path.isdir(files[0]):
         headers |= {"Content-Type": "application/octet-stream", "X-LXD-filename": _packed_name(files[0])}
@@ -153,21 +153,39 @@ def export(call: Call) -> None:
     call.say("Image exported successfully!")
 
 
-def save(call: Call, server: Server, fingerprint: str, folder: str, base: str) -> None:
-    """Write an image's file or files into a folder; their names begin with `base`."""
+def save(call: Call, server: Server, fingerprint: str, folder: str, base: str) -> list[str]:
+    """Write an image's file or files into a folder; their names begin with `base`. Returns their paths, the metadata first."""
+    if server.read_only:
+        return _save_of_stream(call, server, fingerprint, f"{folder}/{base}")
     part = f"{folder}/.{fingerprint}.part"
     try:
         with open(part, "wb") as file:
             headers = transfer.download(call, server, url("images", fingerprint, "export"), file.write, "Exporting the image")
         kind = headers.get("content-type", "")
         if kind.startswith("multipart/form-data"):
-            _split_form(part, kind.partition("boundary=")[2].strip('"'), f"{folder}/{base}")
-        else:
-            named = headers.get("content-disposition", "").partition("filename=")[2].strip('"')
-            os.replace(part, f"{folder}/{base}{_suffix(named)}")
+            return _split_form(part, kind.partition("boundary=")[2].strip('"'), f"{folder}/{base}")
+        named = headers.get("content-disposition", "").partition("filename=")[2].strip('"')
+        target = f"{folder}/{base}{_suffix(named)}"
+        os.replace(part, target)
+        return [target]
     finally:
         if os.path.exists(part):
             os.unlink(part)
+
+
+def _save_of_stream(call: Call, server: Any, fingerprint: str, target: str) -> list[str]:
+    progress = call.progress("Exporting the image")
+
+    def tell(there: int, size: int) -> None:
+        if progress is not None:
+            progress.show(f"Exporting the image: {there * 100 // size}%")
+
+    try:
+        saved: list[str] = server.save(fingerprint, target, tell)
+    finally:
+        if progress is not None:
+            progress.clear()
+    return saved
 
 
 def _suffix(name: str) -> str:
@@ -176,10 +194,11 @@ def _suffix(name: str) -> str:
     return dot + rest
 
 
-def _split_form(path: str, boundary: str, target: str) -> None:
-    """Cut a multipart form on disk into its files: TARGET.tar.xz and TARGET.root or TARGET.squashfs."""
+def _split_form(path: str, boundary: str, target: str) -> list[str]:
+    """Cut a multipart form on disk into its files, TARGET.tar.xz and TARGET.root or TARGET.squashfs; returns their paths."""
     import mmap
 
+    saved: list[str] = []
     mark = b"\r\n--" + boundary.encode()
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as form:
         start = form.find(mark[2:])
@@ -191,8 +210,10 @@ def _split_form(path: str, boundary: str, target: str) -> None:
                 raise CommandError("The server sent a broken form")
             ending = _suffix(_parameter(head, "filename"))
             is_root = _parameter(head, "name") == "rootfs"
-            _copy_range(form, body, end, target + (_root_ending(ending) if is_root else ending))
+            saved.append(target + (_root_ending(ending) if is_root else ending))
+            _copy_range(form, body, end, saved[-1])
             start = end + 2
+    return saved
 
 
 def _parameter(head: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`copy` and `move` between servers: one offers the instance, the other one takes it.
+"""`copy` and `move` between servers: one offers an instance or a volume, the other one takes it.
 
 In mode pull the target connects to the source, in mode push the source to the target; in mode relay neither can reach the other,
 and both are connected to from here.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from atoll.cli.commands.relay import Relay
 from atoll.cli.errors import CommandError
-from atoll.client.address import url
 from atoll.client.errors import ClientError
 
 TYPE_CHECKING = False
@@ -19,26 +18,23 @@ if TYPE_CHECKING:
     from atoll.cli.session import Call
     from atoll.client.server import Server
 
-LABEL = "Transferring instance"
-
 
 class Transfer:
-    """One instance, or one snapshot, on its way. `source` and `target` are remotes."""
+    """Something on its way. `source` and `target` are remotes, `subject` is its address at the source; `label` names what
+    progresses."""
 
-    def __init__(self, call: Call, source: str, subject: str, target: str) -> None:
+    def __init__(self, call: Call, source: str, subject: str, target: str, *, label: str) -> None:
         self._call = call
+        self._label = label
+        self._subject = subject
         self._source_remote, self._target_remote = source, target
         self._source, self._target = call.server(source), call.server(target)
-        name, slash, snapshot = subject.partition("/")
-        self._subject = url("instances", name, "snapshots", snapshot) if slash else url("instances", name)
 
-    def run(self, body: dict[str, Any], *, live: bool, mode: str) -> None:
-        """Make the instance that `body` describes, whose `source` says what is common to all modes."""
-        flags = self._call.flags
-        body["source"] |= {"type": "migration", "mode": "pull" if mode == "pull" else "push", "live": live}
-        place = url("instances", project=flags.text("target-project"), target=flags.text("target"))
-        offer = {"migration": True, "live": live, "name": body["name"]}
-        offer |= {key: body["source"][key] for key in ("instance_only", "container_only", "allow_inconsistent")}
+    def run(self, place: str, body: dict[str, Any], offer: dict[str, Any], *, mode: str) -> None:
+        """Make what `body` describes at that address of the target; its `source` says what is common to all modes. `offer` is
+        what the source is asked with."""
+        body["source"] |= {"type": "migration", "mode": "pull" if mode == "pull" else "push"}
+        offer = {**offer, "migration": True, "name": body["name"]}
         {"pull": self._pull, "push": self._push, "relay": self._relay}[mode](place, body, offer)
 
     def _pull(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
@@ -49,7 +45,7 @@ class Transfer:
 
     def _pull_from(self, place: str, body: dict[str, Any], operation: str) -> None:
         body["source"]["operation"] = operation
-        self._call.change(self._target, "POST", place, body, label=LABEL)
+        self._call.change(self._target, "POST", place, body, label=self._label)
 
     def _push(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
         addresses, certificate = self._reach(self._target, self._target_remote)
@@ -59,7 +55,7 @@ class Transfer:
         def push_to(address: str) -> None:
             where = f"{address}/1.0/operations/{operation['id']}"
             offered = {**offer, "target": {**wanted, "operation": where}}
-            self._call.change(self._source, "POST", self._subject, offered, label=LABEL)
+            self._call.change(self._source, "POST", self._subject, offered, label=self._label)
 
         self._try_each(addresses, push_to)
         self._call.wait(self._target, f"/1.0/operations/{operation['id']}")
@@ -67,7 +63,7 @@ class Transfer:
     def _relay(self, place: str, body: dict[str, Any], offer: dict[str, Any]) -> None:
         ends = [(self._target, self._target.request("POST", place, body).metadata)]
         ends.append((self._source, self._source.request("POST", self._subject, offer).metadata))
-        progress = self._call.progress(LABEL)
+        progress = self._call.progress(self._label)
         try:
             Relay(ends, progress).run()
         finally:
@@ -89,11 +85,15 @@ class Transfer:
 
     @staticmethod
     def _try_each(addresses: list[str], attempt: Callable[[str], None]) -> None:
-        """With one address after the other, until one works; the last failure is told."""
-        for at, address in enumerate(addresses, 1):
+        """With one address after the other, until one works. CommandError with what became of each if none does: the first that
+        could be reached knows the reason, those after it only that the operation is over."""
+        failures: list[str] = []
+        for address in addresses:
             try:
                 attempt(address)
                 return
-            except ClientError:
-                if at == len(addresses):
+            except ClientError as error:
+                if len(addresses) == 1:
                     raise
+                failures.append(f" - {address}: {error}")
+        raise CommandError("\n".join(("None of the other server's addresses works:", *failures)))

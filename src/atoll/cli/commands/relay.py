@@ -6,6 +6,7 @@ Each direction of each pair goes on by itself: what one side is slow to take hol
 from __future__ import annotations
 
 import select
+import time
 
 from atoll.client.errors import ClientError
 from atoll.client.websocket import TEXT
@@ -23,7 +24,7 @@ FULL = 1 << 20
 PIECE = 1 << 14
 """Bytes that a stream which can be written to takes without waiting."""
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = _REPORT_SECONDS = 0.5
 
 
 class Relay:
@@ -33,20 +34,24 @@ class Relay:
         self._ends = ends
         self._progress = progress
         self._legs: dict[int, _Leg] = {}
+        self._next_report = 0.0
 
     def run(self) -> None:
         """Until both sides have closed all connections. ProtocolError if one of them refuses."""
-        for name in NAMES:
-            first, second = (_Leg(server, operation, name) for server, operation in self._ends)
-            first.other, second.other = second, first
-            for leg in (first, second):
-                self._legs[leg.fileno()] = leg
         try:
+            for name in NAMES:
+                first, second = (self._connect(server, operation, name) for server, operation in self._ends)
+                first.other, second.other = second, first
             while self._legs:
                 self._step()
         finally:
             for leg in self._legs.values():
                 leg.close()
+
+    def _connect(self, server: Server, operation: dict[str, Any], name: str) -> _Leg:
+        leg = _Leg(server, operation, name)
+        self._legs[leg.fileno()] = leg
+        return leg
 
     def _step(self) -> None:
         legs = list(self._legs.values())
@@ -57,15 +62,16 @@ class Relay:
             leg.flush()
         for leg in ready:
             leg.pass_on()
-        for descriptor, leg in list(self._legs.items()):
-            if leg.is_over():
-                del self._legs[descriptor]
-                leg.close()
-        if not ready:
-            self._report()
+        over = {descriptor: leg for descriptor, leg in self._legs.items() if leg.is_over()}  # both of a pair, or none
+        for descriptor, leg in over.items():
+            del self._legs[descriptor]
+            leg.close()
+        self._report()
 
     def _report(self) -> None:
-        if self._progress is not None:
+        """Now and then, for whoever looks: also while there is always something to pass on."""
+        if self._progress is not None and time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + _REPORT_SECONDS
             server, operation = self._ends[0]
             try:
                 self._progress(server.get(f"/1.0/operations/{operation['id']}").get("metadata") or {})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from atoll.client.server import Server
 
 PROTOCOLS = ("lxd", "simplestreams")
+AUTH_TYPE = "tls"
 
 
 class Token:
@@ -51,6 +52,8 @@ def run(call: Call) -> None:
     protocol = call.flags.text("protocol") or PROTOCOLS[0]
     if protocol not in PROTOCOLS:
         raise CommandError(f"Invalid protocol: {protocol}")
+    if call.flags.text("auth-type") not in ("", AUTH_TYPE):
+        raise CommandError(f"Atoll's client logs in by certificate only: --auth-type={AUTH_TYPE}")
     if token is not None:
         _add_by_token(call, name, token)
         return
@@ -70,6 +73,8 @@ def _check_name(call: Call, name: str) -> None:
     known = call.config.remotes.get(name)
     if known is not None:
         raise CommandError(f"Remote {name} exists as <{known.get('addr')}>")
+    if ":" in name:
+        raise CommandError("Remote names may not contain colons")
     if not is_remote_name(name):
         raise CommandError(f"{name!r} cannot be the name of a remote: use letters, digits, '.', '_' and '-'")
 
@@ -79,7 +84,7 @@ def normal(text: str) -> str:
     if text.startswith("unix:") or text.startswith("/"):
         return "unix://" + text.removeprefix("unix:").removeprefix("//")
     if "://" in text and not text.startswith("https://"):
-        raise CommandError("Only https:// URLs are supported for remote servers")
+        raise CommandError(f'Invalid URL scheme "{text.partition("://")[0]}" in "{text}": remote servers are reached by https')
     bare = text.removeprefix("https://").rstrip("/")
     if bare.count(":") > 1 and not bare.startswith("["):
         bare = f"[{bare}]"  # an IPv6 address alone
@@ -105,7 +110,7 @@ def _add_by_token(call: Call, name: str, token: Token) -> None:
         if tls.fingerprint(der) != token.fingerprint:
             problems.append(f"{each} has another certificate than the token says")
             continue
-        _enter(call, name, {"addr": address, "protocol": "lxd", "public": False}, der, token.text)
+        _enter(call, name, {"addr": address, "auth_type": AUTH_TYPE, "protocol": "lxd", "public": False}, der, token.text)
         return
     raise CommandError("The server of this token cannot be reached:\n  " + "\n  ".join(problems))
 
@@ -118,7 +123,7 @@ def _add_server(call: Call, name: str, address: str) -> None:
     der, vouched = tls.certificate_of(address, identity)
     if not vouched and not call.flags.on("accept-certificate"):
         _ask_about(tls.fingerprint(der))
-    row = {"addr": address, "protocol": "lxd", "public": public}
+    row = {"addr": address, "auth_type": AUTH_TYPE, "protocol": "lxd", "public": public}
     _enter(call, name, row, None if vouched else der, call.flags.text("password"))
 
 

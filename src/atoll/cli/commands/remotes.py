@@ -19,8 +19,28 @@ def list_(call: Call) -> None:
     """List remotes; the default one is marked."""
     rows = [_row(call, name, row) for name, row in call.config.remotes.items()]
     header = ("NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC", "GLOBAL")
-    raw = dict(sorted(call.config.remotes.items()))
+    shown = _documents if call.flags.text("format") == "json" else _written
+    raw = {name: shown(name, row) for name, row in sorted(call.config.remotes.items())}
     entity.print_list(call, header, rows, raw)
+
+
+def _written(_: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A remote in YAML: as the configuration has it."""
+    return {key: row[key] for key in sorted(row) if row[key] != "" or key == "addr"}
+
+
+def _documents(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A remote in JSON, under the names that `lxc` gives to its parts there."""
+    return {
+        "Addr": row.get("addr") or "",
+        "AuthType": row.get("auth_type") or "",
+        "Domain": row.get("domain") or "",
+        "Project": row.get("project") or "",
+        "Protocol": row.get("protocol") or "",
+        "Public": bool(row.get("public")),
+        "Global": False,
+        "Static": name == LOCAL,
+    }
 
 
 def _row(call: Call, name: str, row: dict[str, Any]) -> list[str]:

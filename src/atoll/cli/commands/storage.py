@@ -88,6 +88,6 @@ def _users(urls: list[str]) -> dict[str, list[str]]:
         if kind is None:
             continue
         project = query.partition("project=")[2].partition("&")[0]
-        name = words[3] if kind == "instances" else words[-1]
+        name = words[{"instances": 3, "volumes": 6}.get(kind, -1)]  # of a snapshot, that of what it is of
         found.setdefault(kind, []).append(f'{name} (project "{project}")' if project else name)
     return {kind: sorted(found[kind]) for kind in sorted(found)}

@@ -132,10 +132,10 @@ def info(call: Call) -> None:
     if found.get("description"):
         sys.stdout.write(f"Description: {found['description']}\n")
     sys.stdout.write(f"Type: {found['type']}\nContent type: {found.get('content_type') or 'filesystem'}\n")
-    usage = state.get("usage") or {}
-    for label, key in (("Usage", "used"), ("Total", "total")):
-        if usage.get(key):
-            sys.stdout.write(f"{label}: {times.binary_size(usage[key])}\n")
+    if usage := state.get("usage"):
+        sys.stdout.write(f"Usage: {times.binary_size(usage['used'])}\n")
+        if usage.get("total"):
+            sys.stdout.write(f"Total: {times.binary_size(usage['total'])}\n")
     if snapshots := volume.server.get(f"{volume.volume_path}/snapshots?recursion=1"):
         rows = [[row["name"].rpartition("/")[2], row.get("description") or "", times.minute(row.get("expires_at") or "")]
                 for row in snapshots]  # fmt: skip

@@ -152,6 +152,7 @@ atoll remote add box eyJjbGllbnRfbmFtZSI6...
     Add the server that gave this token.""",
         flags=(
             switch("accept-certificate", "Accept the server's certificate without asking"),
+            option("auth-type", "How to log in (tls)"),
             option("password", "Password or token for the server"),
             option("protocol", "Server protocol (lxd or simplestreams)"),
             switch("public", "Public image server"),

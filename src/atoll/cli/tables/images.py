@@ -72,8 +72,9 @@ atoll image build busybox --alias tiny
     "image copy": Command(
         usage="[<remote>:]<image> <remote>:",
         summary="Copy images between servers",
-        detail="""The target server fetches the image itself.
-To be kept up to date, it has to be a public one named by an alias.""",
+        detail="""The target server fetches the image itself (mode pull), the source server sends it (push), or it goes by this
+client (relay), which works where neither server reaches the other.
+To be kept up to date, it has to be a public one named by an alias, and be pulled.""",
         examples="""atoll image copy images:debian/12 local: --alias debian --auto-update
     Keep the newest Debian 12 of that image server in the store.""",
         aliases=("cp",),
@@ -81,12 +82,12 @@ To be kept up to date, it has to be a public one named by an alias.""",
             option("alias", "New aliases to add to the image", kind="list"),
             switch("auto-update", "Keep the image up to date after initial copy"),
             switch("copy-aliases", "Copy aliases from source"),
-            option("mode", "Transfer mode: pull", default="pull"),
+            option("mode", "Transfer mode: pull, push or relay", default="pull"),
             option("profile", "Profile to apply to instances made of the image", short="p", kind="list"),
             switch("public", "Make image public"),
             option("target-project", "Copy to a project different from the source"),
         ),
-        run="image_remote:copy",
+        run="image_copy:copy",
     ),
     "image serve-tree": Command(
         usage="<folder> [[<remote>:]<image>...]",
@@ -189,6 +190,36 @@ Column shorthand chars:
         summary="Show image properties",
         flags=(switch("vm", "Query virtual machine images"),),
         run="images:show",
+    ),
+    "image tree": Command(
+        summary="Look after trees of images",
+        detail="A tree is what `atoll image serve-tree` writes for a web server.",
+    ),
+    "image tree list": Command(
+        usage="<folder>",
+        summary="List the images of a tree",
+        aliases=("ls",),
+        flags=(FORMAT,),
+        run="image_trees:list_",
+    ),
+    "image tree prune": Command(
+        usage="<folder>",
+        summary="Remove old versions from a tree",
+        flags=(option("keep", "How many versions of each product stay", default="2"),),
+        run="image_trees:prune",
+    ),
+    "image tree remove": Command(
+        usage="<folder> <image> [<image>...]",
+        summary="Remove images from a tree",
+        detail="Images are named by an alias, a product, or twelve or more digits of a fingerprint.",
+        aliases=("rm",),
+        run="image_trees:remove",
+    ),
+    "image tree verify": Command(
+        usage="<folder>",
+        summary="Compare a tree's files with what it announces",
+        detail="Every file is read. The exit status is 1 when anything differs.",
+        run="image_trees:verify",
     ),
     "image unset-property": Command(
         usage="[<remote>:]<image> <key>",

@@ -56,7 +56,7 @@ that control which image attributes to output when displaying in table
 or csv format.
 
 Column shorthand chars:
-    c - Content type (filesystem or block)
+    c - Content type (filesystem, block or iso)
     d - Description
     e - Project name
     L - Location of the instance (e.g. its cluster member)
@@ -194,11 +194,20 @@ atoll storage volume show default container/data
         run="volume_copies:export",
     ),
     "storage volume import": Command(
-        usage="[<remote>:]<pool> <backup file> [<volume name>]",
-        summary="Import backups of custom volumes including their snapshots.",
+        usage="[<remote>:]<pool> <file> [<volume name>]",
+        summary="Import backups of custom volumes including their snapshots, ISO images, or tarballs",
         examples="""atoll storage volume import default backup0.tar.gz
-    Create a new custom volume using backup0.tar.gz as the source.""",
-        flags=(TARGET,),
+    Create a new custom volume using backup0.tar.gz as the source.
+
+atoll storage volume import default installer.iso installer
+    Create a new ISO volume with the content of the file.
+
+atoll storage volume import default files.tar.gz data --type=tar
+    Create a new custom volume with the files of a tarball.""",
+        flags=(
+            TARGET,
+            option("type", "Type of the file: backup, iso or tar (a file named *.iso is an iso, any other a backup)"),
+        ),
         run="volume_copies:import_",
     ),
     "storage volume restore": Command(

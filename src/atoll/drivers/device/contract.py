@@ -21,7 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from atoll.domain.idmap import IdMap
 from atoll.drivers.instance.contract import MachineId, MountSpec, NicSpec
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSource:
+    """A custom volume's folder, which only the host's root can reach. Its files have plain ids; `mapped`: a machine sees them
+    shifted by its own map."""
+
+    path: Path
+    mapped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +43,9 @@ class DeviceContext:
     config: Mapping[str, str]  # keys inherited from the managed network are merged in
     volatile: Mapping[str, str]  # the instance's `volatile.NAME.*`, without that prefix
     run_dir: Path
-    privileged: bool = False
-    volumes: Mapping[str, Path] = field(default_factory=dict)  # for disks: "pool/volume" -> its data folder
+    idmap: IdMap | None = None  # of the machine; None: privileged
+    volume: VolumeSource | None = None  # for disks that are one
+    seed: Mapping[str, str] = field(default_factory=dict)  # for disks with cloud-init's files: name -> text
     allowed_sources: tuple[Path, ...] | None = None  # for disks: folders of the host a source has to lie in; None: any
 
 

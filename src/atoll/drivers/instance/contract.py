@@ -60,15 +60,27 @@ class NicSpec:
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """A mount inside the machine. `source` is a host path or file-system source; `target` is relative to the guest's root."""
+    """A place of the host that is shown inside the machine too, with the attributes and owners that its mount has on the host.
+
+    `target` is relative to the guest's root; links on the way are followed below that root. `options` are words of mount
+    options: `bind` or, with all that is mounted below the source, `rbind`; restrictions; one of `private`, `shared`, `slave`,
+    `unbindable`, with an `r` before it for the mounts below too. Nothing that a machine mounts in it ever shows on the host;
+    what the host mounts below the source shows in the machine with `shared` and `slave`.
+    """
 
     device: str
     source: str
     target: str
-    fstype: str = "none"
     options: tuple[str, ...] = ("bind",)
     is_file: bool = False
-    idmapped: bool = False  # shift owners by the machine's map, by an idmapped mount
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """Interfaces and mounts that a running machine should have."""
+
+    nics: Sequence[NicSpec] = ()
+    mounts: Sequence[MountSpec] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +230,50 @@ class MachineState:
     nics: Sequence[NicState] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a machine's memory is, in bytes. `limit` is None where only the host's memory limits it."""
+
+    used: int = 0
+    limit: int | None = None
+    active_anon: int = 0
+    active_file: int = 0
+    inactive_anon: int = 0
+    inactive_file: int = 0
+    cached: int = 0
+    dirty: int = 0
+    mapped: int = 0
+    rss: int = 0
+    shmem: int = 0
+    swap: int = 0
+    unevictable: int = 0
+    writeback: int = 0
+    oom_kills: int = 0  # a count
+
+
+@dataclass(frozen=True, slots=True)
+class DiskTraffic:
+    """What went between a machine and one disk of the host since it was started."""
+
+    read_bytes: int = 0
+    reads: int = 0
+    written_bytes: int = 0
+    writes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What monitoring counts of a machine. Nanoseconds of CPU by (number of the CPU, "user" or "system"), all under "0" where
+    the host does not tell them apart; disks by the host's name of them; interfaces as the guest names them, which may be any
+    text, with `NicState.counters`."""
+
+    processes: int
+    cpu_ns: Mapping[tuple[str, str], int]
+    memory: Memory
+    disks: Mapping[str, DiskTraffic]
+    nics: Mapping[str, Mapping[str, int]]
+
+
 class MachineEventKind(StrEnum):
     """What happened to a machine."""
 
@@ -280,6 +336,9 @@ class InstanceDriver(Protocol):
     async def state(self, machines: Sequence[MachineId]) -> Mapping[MachineId, MachineState]:
         """Figures of all given machines in one pass; without a process started or namespace entered for each."""
 
+    async def measure(self, machines: Sequence[MachineId]) -> Mapping[MachineId, Measures]:
+        """What monitoring counts, of those of the given machines that run; in one pass, as cheap as `state`."""
+
     async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
         """The TCP ports on which something inside listens for others than itself, of those of the given machines that run; as
         cheap as `state`."""
@@ -319,7 +378,11 @@ class InstanceDriver(Protocol):
         """Mount into the running machine's mount namespace, confined below its root."""
 
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
-        """Unmount it there."""
+        """Unmount it there; nothing wrong if it is not mounted, or something else is. What is open in it stays open."""
+
+    async def lacking(self, wanted: Mapping[MachineId, Plugged]) -> Mapping[MachineId, frozenset[str]]:
+        """By machine, of those given that run, the names of the devices that it lacks: a guest that reboots by itself comes up as
+        it was launched. One pass over the host; machines that lack nothing are left out."""
 
     async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
         """A worker on the files of a running machine, seen and touched as its own root does; or, of one that does not run,

@@ -18,6 +18,7 @@ from atoll.domain.errors import BadRequest, Conflict, DeadlineExceeded, HostErro
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance import sim_files
 from atoll.drivers.instance.contract import (
+    DiskTraffic,
     DriverInfo,
     ExecSpec,
     Launch,
@@ -26,9 +27,12 @@ from atoll.drivers.instance.contract import (
     MachineEventKind,
     MachineId,
     MachineState,
+    Measures,
+    Memory,
     MountSpec,
     NicSpec,
     NicState,
+    Plugged,
     Resident,
     Subscriber,
 )
@@ -91,6 +95,16 @@ class SimMachine:
             memory=_MEMORY,
             memory_peak=_MEMORY,
             nics=[_LOOPBACK, *(_nic_state(nic, () if number else self.addresses) for number, nic in enumerate(self.nics))],
+        )
+
+    def measures(self) -> Measures:
+        """Its made-up figures, as monitoring counts them."""
+        return Measures(
+            processes=1 + len(self.commands),
+            cpu_ns={("0", "user"): _CPU_NS, ("0", "system"): 0},
+            memory=Memory(used=_MEMORY, limit=self.limits.memory_bytes, rss=_MEMORY, inactive_anon=_MEMORY),
+            disks={"sda": DiskTraffic()},
+            nics={each.name: each.counters for each in self.state().nics},
         )
 
 
@@ -188,6 +202,10 @@ class SimDriver:
         stopped = MachineState(InstanceStatus.STOPPED)
         return {id: self._machines[id].state() if id in self._known else stopped for id in machines}
 
+    async def measure(self, machines: Sequence[MachineId]) -> Mapping[MachineId, Measures]:
+        """Made-up figures."""
+        return {id: self._machines[id].measures() for id in machines if id in self._known}
+
     async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
         """The ports that tests gave it."""
         return {id: frozenset(self._machines[id].ports) for id in machines if id in self._known}
@@ -271,6 +289,17 @@ class SimDriver:
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
         """Commands do not see it any more."""
         self._find(machine).mounts.pop(mount.target.strip("/"), None)
+
+    async def lacking(self, wanted: Mapping[MachineId, Plugged]) -> Mapping[MachineId, frozenset[str]]:
+        """By what it was launched with, and given since."""
+        found: dict[MachineId, frozenset[str]] = {}
+        for id, plugged in wanted.items():
+            if id in self._known:
+                has = {each.host_name for each in self._machines[id].nics} | set(self._machines[id].mounts)
+                places = {each.host_name: each.device for each in plugged.nics}
+                places |= {each.target.strip("/"): each.device for each in plugged.mounts}
+                found[id] = frozenset(device for place, device in places.items() if place not in has)
+        return {id: names for id, names in found.items() if names}
 
     async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
         """A thread, on the machine's root as the host has it."""

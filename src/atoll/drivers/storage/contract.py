@@ -8,6 +8,8 @@ Vocabulary
                 for a custom volume the data itself. Files have *plain* ids: whatever map an instance runs with, uid 0 of
                 the guest is uid 0 in `data` (an instance that is not mounted by a shifting mount is never chowned).
                 For a copy-on-write driver `data(volume)/rootfs` may be meaningful only between `mount` and `unmount`.
+    disk        a custom volume whose data is one file, `root.img`. Services make, resize and read that file (`services.
+                volume_contents`); to a driver it is a file like any other, whose holes stay holes in every copy.
     image volume  an unpacked image, read-only, made once per pool by `create` with a `fill` function
     mounted     usable by a machine: `mount` returns the root file system's path. Nested mounts are not counted: the service
                 mounts on instance start and unmounts on stop.
@@ -88,6 +90,11 @@ class Pool:
         """The folder of files that hold whole pools; it stands beside that of the pools, as LXD has it."""
         return self.root.parent.parent / "disks"
 
+    @property
+    def file(self) -> Path:
+        """The file of a pool that is in one."""
+        return self.disks / f"{self.name}.img"
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -103,7 +110,7 @@ class Resources:
 class Capabilities:
     """What a driver can do, as data: services ask these, never a driver's name."""
 
-    quotas: bool = False
+    quotas: bool = False  # sizes are enforced; of a driver's object known from `open` on
     optimized_images: bool = False
     optimized_backups: bool = False  # `send` and `receive`
     snapshots_share_data: bool = False
@@ -169,7 +176,8 @@ class StorageDriver(Protocol):
         """Space and inodes."""
 
     async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
-        """A new volume, empty or filled by the function; visible only when whole."""
+        """A new volume, empty or filled by the function; visible only when whole. Without `Capabilities.quotas` a size is
+        passed over."""
 
     async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
         """A new volume from an image volume, a snapshot or another volume, which may be mounted; with the named snapshots of
@@ -177,8 +185,9 @@ class StorageDriver(Protocol):
         volume itself appears last: while it is not there, snapshots that are belong to an attempt that was cut off, and are
         the caller's to delete."""
 
-    async def delete(self, volume: VolumeId) -> None:
-        """Remove a volume (its snapshots already removed) or a snapshot; nothing wrong if it is not there."""
+    async def delete(self, *volumes: VolumeId) -> None:
+        """Remove volumes and snapshots, in that order: a volume's snapshots before it, in this call or an earlier one. Nothing
+        wrong if one is not there. Many in one call, such as all snapshots of an instance, cost far less than one by one."""
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         """Rename a volume with its snapshots, or a snapshot."""
@@ -210,7 +219,8 @@ class StorageDriver(Protocol):
         """Bytes used, of those where the driver knows it cheaply (others are absent from the answer)."""
 
     async def set_size(self, volume: VolumeId, size: int | None) -> None:
-        """Change the quota; Unsupported where it has none."""
+        """Limit what a volume may take, or no more (None), also while it is in use. Unsupported, with the reason, where the pool
+        cannot limit it."""
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         """Finish or undo what a kill left: half-made and half-deleted volumes, stale mounts of volumes that no machine

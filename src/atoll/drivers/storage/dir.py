@@ -5,22 +5,20 @@ An instance's root has plain ids and is not shifted here: the instance driver as
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from atoll.domain.errors import Unsupported
 from atoll.domain.idmap import IdMap
 from atoll.drivers.storage import blocking, plain_mounts, source
 from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pause, Pool, Resources, VolumeId, VolumeKind
 from atoll.drivers.storage.folders import Folders
-from atoll.drivers.storage.plain import PlainVolumes
+from atoll.drivers.storage.plain import PlainVolumes, tree_of
 from atoll.drivers.storage.rubbish import Rubbish
+from atoll.drivers.storage.sizes import Sizes
 from atoll.drivers.storage.streams import WithoutStreams
 from atoll.host import disk
-
-log = logging.getLogger(__name__)
 
 
 class DirDriver(WithoutStreams):
@@ -31,9 +29,10 @@ class DirDriver(WithoutStreams):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._folders = Folders(pool)
-        self._rubbish = Rubbish()
-        self._volumes = PlainVolumes(self._folders, self._rubbish)
+        self._sizes = Sizes(pool.root)
+        self._folders = Folders(pool, self._sizes.remove)
+        self._rubbish = Rubbish(self._sizes.remove)
+        self._volumes = PlainVolumes(self._folders, self._rubbish, self._sizes)
 
     @classmethod
     async def check(cls, root: Path) -> str | None:
@@ -50,6 +49,8 @@ class DirDriver(WithoutStreams):
     async def open(self) -> None:
         await blocking.call("open the storage pool", source.attach, self._pool)
         await blocking.call("open the storage pool", self._folders.make)
+        await blocking.call("open the storage pool", self._sizes.load)
+        self.capabilities = replace(type(self).capabilities, quotas=self._sizes.enforced)
 
     async def close(self) -> None:
         await self._rubbish.drain()
@@ -59,15 +60,13 @@ class DirDriver(WithoutStreams):
         return await blocking.call("measure the storage pool", source.resources, self._pool)
 
     async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
-        if size is not None:
-            log.warning("The size of a volume is not enforced by this pool", extra={"pool": self._pool.name})
-        await self._volumes.create(volume, fill)
+        await self._volumes.create(volume, fill, size=size)
 
     async def clone(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
         await self._volumes.copy(source, target, live=_may_change(source), snapshots=snapshots)
 
-    async def delete(self, volume: VolumeId) -> None:
-        await self._volumes.delete(volume)
+    async def delete(self, *volumes: VolumeId) -> None:
+        await self._volumes.delete(*volumes)
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         await blocking.call("rename a volume", self._folders.rename, volume, target)
@@ -95,11 +94,18 @@ class DirDriver(WithoutStreams):
         return self._folders.data(volume)
 
     async def usage(self, volumes: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
-        return {}
+        return await blocking.call("measure volumes", self._usage, volumes) if self._sizes.enforced else {}
+
+    def _usage(self, volumes: Sequence[VolumeId]) -> dict[VolumeId, int]:
+        found = {volume: self._sizes.usage(self._tree(volume)) for volume in volumes}
+        return {volume: used for volume, used in found.items() if used is not None}
 
     async def set_size(self, volume: VolumeId, size: int | None) -> None:
-        if size is not None:
-            raise Unsupported("Storage driver 'dir' cannot limit the size of a volume")
+        await blocking.call("limit a volume", self._folders.require, volume)
+        await blocking.call("limit a volume", self._sizes.set_size, [self._tree(volume)], size)
+
+    def _tree(self, volume: VolumeId) -> Path:
+        return tree_of(volume, self._folders.data(volume))
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         return await blocking.call("audit the storage pool", self._audit, known)

@@ -19,8 +19,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atoll.domain.errors import Conflict, NotFound
@@ -41,12 +41,13 @@ ROOTFS = "rootfs"
 
 
 class Folders:
-    """One pool's folders. All methods but `data`, `snapshots` and `making` block."""
+    """One pool's folders. All methods but `data`, `snapshots` and `making` block. `remover` removes what is out of sight."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, remover: Callable[[Path], None] = confined.remove_tree) -> None:
         self.root = pool.root
         self.aside = pool.root / ".aside"
         self._renames = pool.root / ".renames"
+        self._remover = remover
         self._making: set[VolumeId] = set()
 
     def data(self, volume: VolumeId) -> Path:
@@ -144,7 +145,7 @@ class Folders:
 
     def remove(self, path: Path) -> None:
         """Remove what was made aside or taken out of sight; nothing wrong if it is not there."""
-        confined.remove_tree(path)
+        self._remover(path)
 
     def withdraw(self, path: Path) -> Path | None:
         """Take a folder out of sight in one step; returns where it is now, to be removed. None if it is not there."""
@@ -160,6 +161,11 @@ class Folders:
         gone = self.withdraw(self.data(volume))
         remove_empty(self.snapshots(volume.parent))
         return gone
+
+    def withdraw_volumes(self, volumes: Sequence[VolumeId]) -> list[Path]:
+        """`withdraw_volume` for each; returns what is to be removed."""
+        gone = [self.withdraw_volume(volume) for volume in volumes]
+        return [path for path in gone if path is not None]
 
     def rename(self, volume: VolumeId, target: VolumeId) -> None:
         """Rename a volume with its snapshots, or a snapshot.
@@ -177,19 +183,24 @@ class Folders:
         self._move(volume, target)
 
     def _move(self, volume: VolumeId, target: VolumeId) -> bool:
-        """Move what is under one name to the other, where that is free; whether there was something to move."""
+        """Move what is under one name to the other, where that is free, or leave it all; whether there was something to move."""
         pairs = [(self.data(volume), self.data(target))]
         if not volume.snapshot:
             pairs.insert(0, (self.snapshots(volume), self.snapshots(target)))
-        moved = False
-        for source, destination in pairs:
-            try:
-                rename_new(source, destination)
-            except FileNotFoundError:
-                continue
-            flush_folder(destination.parent)
-            moved = True
-        return moved
+        moved = []
+        try:
+            for source, destination in pairs:
+                with suppress(FileNotFoundError):
+                    rename_new(source, destination)
+                    moved.append((source, destination))
+            for _, destination in moved:
+                flush_folder(destination.parent)
+        except OSError:
+            for source, destination in reversed(moved):
+                with suppress(OSError):  # the note is there for the next audit
+                    rename_new(destination, source)
+            raise
+        return bool(moved)
 
     def _notes(self) -> Iterator[tuple[Path, tuple[VolumeId, VolumeId]]]:
         for note in list(self._renames.iterdir()):

@@ -16,11 +16,13 @@ PATIENCE = 0.25
 
 
 class Rubbish:
-    """Removes folders that were already taken out of sight; what fails or is cut short is left to the next audit."""
+    """Removes folders that were already taken out of sight. What fails is tried again with the next removal: something may be
+    mounted there still, by a disk that shows all of the host. What is cut short is left to the next audit."""
 
     def __init__(self, remover: Callable[[Path], None] = confined.remove_tree) -> None:
         self._remover = remover
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left: set[Path] = set()
 
     async def remove(self, paths: Sequence[Path]) -> None:
         """Remove the trees; returns when they are gone, or after PATIENCE seconds, and goes on in the background."""
@@ -37,8 +39,11 @@ class Rubbish:
             await asyncio.wait(self._tasks)
 
     async def _remove(self, paths: Sequence[Path]) -> None:
-        for path in paths:
+        again, self._left = self._left, set()
+        for path in [*paths, *again]:
             try:
                 await threads.in_thread(self._remover, path)
-            except Exception:  # the volume is gone for its users already; the next audit tries again
-                log.exception("Cannot remove a deleted volume's files", extra={"path": str(path)})
+            except Exception:  # the volume is gone for its users already
+                if path not in again:
+                    log.exception("Cannot remove a deleted volume's files", extra={"path": str(path)})
+                self._left.add(path)

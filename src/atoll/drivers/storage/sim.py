@@ -69,11 +69,12 @@ class SimStorage(WithoutStreams):
             self.sizes[target.at(name)] = self.sizes[source.at(name)]
         self.sizes[target] = self.sizes[source]
 
-    async def delete(self, volume: VolumeId) -> None:
-        self._require_idle(volume)
-        self.sizes.pop(volume, None)
-        if volume.kind is VolumeKind.CUSTOM:  # what is on disk without a row is not overwritten
-            await self._remove_folder(volume)
+    async def delete(self, *volumes: VolumeId) -> None:
+        for volume in volumes:
+            self._require_idle(volume)
+            self.sizes.pop(volume, None)
+            if volume.kind is VolumeKind.CUSTOM:  # what is on disk without a row is not overwritten
+                await self._remove_folder(volume)
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         self._require(volume)

@@ -1,7 +1,7 @@
 """Where a folder pool's files are: in the pool's own folder, or in another directory of the host that is bound onto it.
 
-Config key `source`: an existing, empty directory, absolute, apart from the daemon's pools. Without it, or when it names the
-pool's own folder, the pool lives in its own folder. All functions block.
+Config key `source`: an existing, empty directory, absolute, apart from the daemon's own. Without it, or when it names the pool's
+own folder, the pool lives in its own folder. All functions block.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def validate(pool: Pool) -> None:
         raise BadRequest(f"The source {str(source)!r} of a storage pool must be an absolute path")
     if not source.is_dir():
         raise BadRequest(f"Source path '{source}' does not exist or is not a directory")
-    real, pools = source.resolve(), pool.root.parent.resolve()
+    real, state = source.resolve(), pool.root.parent.parent.resolve()
     if real == pool.root.resolve():
         return
-    if real.is_relative_to(pools) or pools.is_relative_to(real):
+    if real.is_relative_to(state) or state.is_relative_to(real):
         raise BadRequest(f"Source path '{source}' overlaps the daemon's own directories")
     if any(real.iterdir()):
         raise BadRequest(f"Source path '{source}' isn't empty")
@@ -47,7 +47,7 @@ def create(pool: Pool) -> dict[str, str]:
     if existed and any(pool.root.iterdir()):
         raise Conflict(f"The folder {pool.root} of the storage pool is not empty")
     try:
-        attach(pool)
+        _bind(pool)
         Folders(pool).make()
     except BaseException:
         delete(pool, keep_root=existed)
@@ -56,7 +56,15 @@ def create(pool: Pool) -> dict[str, str]:
 
 
 def attach(pool: Pool) -> None:
-    """Bind the source onto the pool's folder if it is elsewhere and not bound yet."""
+    """Bind the source onto the pool's folder if it is elsewhere and not bound yet. HostError if the pool is not there: an empty
+    place is where a file system should be mounted and is not."""
+    source = path_of(pool)
+    if source != pool.root and not any((source / name).is_dir() for name in FOLDERS):
+        raise HostError(f"The source {str(source)!r} of storage pool {pool.name!r} does not hold it", hint="is it mounted?")
+    _bind(pool)
+
+
+def _bind(pool: Pool) -> None:
     source = path_of(pool)
     pool.root.mkdir(parents=True, exist_ok=True)
     if not os.path.samefile(source, pool.root):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from atoll.cli.errors import CommandError
-from atoll.runtime import home
+from atoll.runtime import home, lean
 from atoll.runtime.call import Call
 
 DEFAULT_GROUP = "atoll"
@@ -20,7 +20,8 @@ def run(call: Call) -> int:
     """Serve until told to stop; CommandError for an unknown group or without root's rights."""
     if os.geteuid() != 0:
         raise CommandError("This must be run as root")
-    from atoll.runtime import bootstrap
+    with lean.without_authorities():
+        from atoll.runtime import bootstrap
 
     log_file = call.flags.text("logfile")
     options = bootstrap.Options(

@@ -26,12 +26,13 @@ def run(call: Call) -> int:
 
 def converse(server: Server, dialogue: Dialogue) -> None:
     """The whole dialogue."""
-    existing = server.get("/1.0/storage-pools?recursion=1")
+    listed = server.get("/1.0/storage-pools?recursion=1")
+    existing = [pool for pool in listed if pool["status"] != "Unavailable"]
     drivers = [driver["Name"] for driver in server.get("/1.0")["environment"]["storage_supported_drivers"] or ()]
     dialogue.say("This Atoll server currently has the following storage pools:")
-    for pool in existing:
-        dialogue.say(f" - {_described(pool)}")
-    unknown = _ask_pools(dialogue, {pool["name"] for pool in existing}, drivers)
+    for pool in listed:
+        dialogue.say(f" - {_described(pool)}{'' if pool in existing else ', not available'}")
+    unknown = _ask_pools(dialogue, {pool["name"] for pool in listed}, drivers)
     dialogue.say("The recovery process will be scanning the following storage pools:")
     for kind, pools in (("EXISTING", existing), ("NEW", unknown)):
         for pool in pools:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atoll.domain.entities import Image
@@ -23,7 +23,8 @@ from atoll.services.images.model import Candidate, Format
 
 _PREFIX = ".upload-"
 _NAME = re.compile(r"([0-9a-f]{64})(\.rootfs)?")
-_DISCARD_SECONDS = 600.0
+DISCARD_SECONDS = 600.0
+"""How long it may take to remove a staging folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,15 @@ class ImageFiles:
     """The folder of image files. Who changes the files of a fingerprint holds its lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def meta(self, fingerprint: str) -> Path:
         """The image, or of a split one the metadata."""
-        return self._folder / fingerprint
+        return self.folder / fingerprint
 
     def rootfs(self, fingerprint: str) -> Path:
         """The root file system of a split image."""
-        return self._folder / f"{fingerprint}.rootfs"
+        return self.folder / f"{fingerprint}.rootfs"
 
     def of(self, image: Image) -> tuple[Path, Path | None]:
         """An image's one or two files."""
@@ -70,7 +71,7 @@ class ImageFiles:
 
     async def stage(self) -> Path:
         """A new empty staging folder; none if the caller is cancelled meanwhile."""
-        folder = self._folder / f"{_PREFIX}{secrets.token_hex(8)}"
+        folder = self.folder / f"{_PREFIX}{secrets.token_hex(8)}"
         async with Reverter("stage image files") as undo:
             undo.add(self.discard, folder)
             try:
@@ -82,12 +83,12 @@ class ImageFiles:
 
     async def discard(self, folder: Path) -> None:
         """Remove a staging folder; a stranger may have filled it."""
-        await process.run(["rm", "-rf", "--one-file-system", "--", str(folder)], timeout=_DISCARD_SECONDS)
+        await process.run(["rm", "-rf", "--one-file-system", "--", str(folder)], timeout=DISCARD_SECONDS)
 
     @asynccontextmanager
     async def using(self, folder: Path) -> AsyncIterator[Path]:
         """What the block does not take out of the staging folder is removed after it, however it ends."""
-        async with Reverter("remove staged image files", step_seconds=_DISCARD_SECONDS) as always:
+        async with Reverter("remove staged image files", step_seconds=DISCARD_SECONDS) as always:
             always.add(self.discard, folder)
             yield folder
 
@@ -95,6 +96,16 @@ class ImageFiles:
         """Whether the files are there."""
         wanted = [self.meta(fingerprint), *([self.rootfs(fingerprint)] if kind is Format.SPLIT else [])]
         return await in_thread(lambda: all(path.is_file() for path in wanted))
+
+    async def link(self, candidate: Candidate, folder: Path) -> Candidate:
+        """The same candidate in another staging folder, for a second one to use up."""
+        try:
+            for path in filter(None, (candidate.meta, candidate.rootfs)):
+                await in_thread(os.link, path, folder / path.name)
+        except OSError as error:
+            raise cannot_store(error) from error
+        rootfs = None if candidate.rootfs is None else folder / candidate.rootfs.name
+        return replace(candidate, meta=folder / candidate.meta.name, rootfs=rootfs)
 
     async def install(self, new: Candidate) -> None:
         """Take a candidate's files out of its staging folder into their places."""
@@ -114,7 +125,7 @@ class ImageFiles:
 
     def _sync(self) -> None:
         """Make renames durable before a row speaks of them."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
@@ -129,12 +140,13 @@ class ImageFiles:
         self.rootfs(fingerprint).unlink(missing_ok=True)
 
     async def leftovers(self, known: Collection[str]) -> list[Path]:
-        """Staging folders, and files of fingerprints that are not known; names that are not ours are left alone."""
+        """Staging folders, and files of fingerprints that are not known; names that are not ours are left alone. Nothing while
+        the volume that the images are on is not there."""
         return await in_thread(self._leftovers, known)
 
     def _leftovers(self, known: Collection[str]) -> list[Path]:
         found = []
-        for path in sorted(self._folder.iterdir()):
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             match = _NAME.fullmatch(path.name)
             if path.name.startswith(_PREFIX) or (match is not None and match[1] not in known):
                 found.append(path)

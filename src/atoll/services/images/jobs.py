@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from atoll.host.imagebuild import build, recipe
 from atoll.host.threads import in_thread
 from atoll.services.events import with_project
 from atoll.services.images import candidates
-from atoll.services.images.model import Staged, Wishes
+from atoll.services.images.model import TOKEN_SECONDS, Staged, Wishes
 from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
 from atoll.services.images.sources import Source
@@ -87,9 +87,11 @@ class ImageJobs:
 
     # --- new images ----------------------------------------------------------------------------------------------------
 
-    def upload(self, project: str, staged: Staged, wishes: Wishes, *, expected: str, caller: Caller) -> Operation:
+    def upload(
+        self, project: str, staged: Staged, wishes: Wishes, *, expected: str, caller: Caller, watched: bool = False
+    ) -> Operation:
         """An image whose files have come in, after `ImageService.check_wishes`. `expected` is the fingerprint that the sender
-        stated, or empty."""
+        stated, or empty. `watched`: by a stranger, who gets a secret for that."""
 
         async def work(operation: Operation) -> dict[str, str]:
             async with self._images.files.using(staged.folder):
@@ -97,7 +99,8 @@ class ImageJobs:
                     raise BadRequest(f"The fingerprints don't match, got {staged.fingerprint} expected {expected}")
                 return await self._images.add(project, await candidates.received(staged), wishes, caller=caller)
 
-        return self._start("Downloading image", project, caller, work)
+        private = {"secret": new_secret()} if watched else {}
+        return self._start("Downloading image", project, caller, work, private=private)
 
     async def copy(self, project: str, source: Image, wishes: Wishes, *, caller: Caller) -> Operation:
         """The image of another project, which the caller may see."""
@@ -201,7 +204,7 @@ class ImageJobs:
         puller = self._puller
 
         async def work(operation: Operation) -> dict[str, bool]:
-            newer = puller is not None and await puller.refresh(project, image, operation, caller=caller)
+            newer = puller is not None and await puller.refresh(project, image, operation, caller=caller, at_once=True)
             return {"refreshed": newer}
 
         return self._start("Refreshing image", project, caller, work, images=_urls(project, image))
@@ -214,6 +217,7 @@ class ImageJobs:
             project=project,
             resources={"images": _urls(project, image)},
             private={"secret": new_secret()},
+            seconds=TOKEN_SECONDS,
             caller=caller,
         )
         token = self._operations.start(spec)
@@ -229,9 +233,9 @@ class ImageJobs:
                 return operation
         return None
 
-    def use(self, token: Operation) -> None:
-        """The image was downloaded with it."""
-        self._operations.complete_token(token)
+    def use(self, token: Operation) -> bool:
+        """Spend it on a download; False if another was faster."""
+        return self._operations.complete_token(token)
 
     def _start(
         self,
@@ -243,11 +247,11 @@ class ImageJobs:
         cancellable: bool = False,
         images: Sequence[str] = (),
         instances: Sequence[str] = (),
+        private: Mapping[str, str] | None = None,
     ) -> Operation:
         resources = {kind: list(urls) for kind, urls in (("images", images), ("instances", instances)) if urls}
-        return self._operations.start(
-            OperationSpec(description, work, project=project, resources=resources, caller=caller, cancellable=cancellable)
-        )
+        spec = OperationSpec(description, work, project=project, resources=resources, caller=caller, cancellable=cancellable)
+        return self._operations.start(replace(spec, private=private or {}))
 
 
 def _urls(project: str, image: Image) -> list[str]:

@@ -12,9 +12,12 @@ from atoll.domain.entities import ImageSource
 from atoll.domain.errors import BadRequest
 from atoll.domain.image_metadata import ImageMetadata
 
-DEFAULT_PROFILES = ("default",)
+DEFAULT_PROFILES: tuple[str, ...] = ("default",)
 
 MAX_PROPERTIES = 1000
+
+TOKEN_SECONDS = 86400.0
+"""How long the secret for a download or an upload may wait for it."""
 
 
 class Format(StrEnum):

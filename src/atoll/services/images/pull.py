@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Image
-from atoll.domain.errors import Conflict, NotFound
-from atoll.services.images import candidates
+from atoll.domain.errors import NotFound
+from atoll.services.images.downloads import Downloads
 from atoll.services.images.model import Wishes
+from atoll.services.images.rules import ImageRules
 from atoll.services.images.service import ImageService
 from atoll.services.images.sources import Found, ImageSources, Source
 from atoll.services.locks import KeyedLocks
 from atoll.services.operations import Operation
-from atoll.services.settings import SettingsService
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +25,22 @@ PROGRESS = "download_progress"
 class ImagePuller:
     """Downloads each image once, however many ask for it at the same time."""
 
-    def __init__(self, images: ImageService, sources: ImageSources, settings: SettingsService) -> None:
+    def __init__(self, images: ImageService, sources: ImageSources, rules: ImageRules) -> None:
         self._images = images
         self._sources = sources
-        self._settings = settings
-        self._downloads = KeyedLocks()
+        self._rules = rules
+        self._downloads = Downloads(images.files)
+        self._adding = KeyedLocks()
 
     async def pull(self, project: str, source: Source, wishes: Wishes, operation: Operation, *, caller: Caller) -> dict[str, str]:
-        """As an image of the project. Conflict if it has it; one that was only cached for instances becomes a whole one."""
-        found = await self._sources.look(source)
-        async with self._downloads.hold(found.fingerprint):
-            present = await self._present(project, found.fingerprint)
-            if present is not None and not present.cached:
-                raise Conflict("Image with same fingerprint already exists")
-            if present is not None:
-                return await self._images.keep(present, wishes, caller=caller)
-            wishes = dataclasses.replace(wishes, source=source.record)
-            return await self._download(project, found, wishes, operation, caller=caller)
+        """As an image of the project. One that it has already is what was asked for, and gets what is wished of it; one that was
+        only cached for instances becomes a whole one. Returns the operation's metadata."""
+        found = await self._look(project, source)
+        wishes = dataclasses.replace(wishes, source=source.record)
+        image, is_new = await self._obtain(project, found, wishes, operation, caller=caller)
+        if not is_new:
+            return await self._images.keep(project, image.fingerprint, wishes, caller=caller)
+        return {"fingerprint": image.fingerprint, "size": str(image.size)}
 
     async def for_instance(self, project: str, source: Source, operation: Operation, *, caller: Caller) -> Image:
         """The image of the project, downloaded and cached if it is not there.
@@ -49,61 +48,66 @@ class ImagePuller:
         One that is cached under the same name and kept up to date is taken as it is, unasked: see `ImageUpkeep`.
         """
         source.check()
-        if source.alias and (cached := await self._images.find_cached(project, source.record)) is not None:
+        if (
+            source.alias
+            and await self._rules.get(project, "images.auto_update_interval")
+            and (cached := await self._images.find_cached(project, source.record)) is not None
+        ):
             return cached
-        found = await self._sources.look(source)
-        async with self._downloads.hold(found.fingerprint):
-            present = await self._present(project, found.fingerprint)
-            if present is None:
-                wishes = Wishes(cached=True, auto_update=self._keeps_up(source), source=source.record)
-                await self._download(project, found, wishes, operation, caller=caller)
-                present = await self._images.find(project, found.fingerprint)
-        return present
+        found = await self._look(project, source)
+        wishes = Wishes(cached=True, auto_update=await self._keeps_up(project, source), source=source.record)
+        image, _ = await self._obtain(project, found, wishes, operation, caller=caller)
+        return image
 
-    async def refresh(self, project: str, image: Image, operation: Operation, *, caller: Caller) -> bool:
-        """Replace an image by the newer version that its source has; whether there was one."""
+    async def refresh(self, project: str, image: Image, operation: Operation, *, caller: Caller, at_once: bool = False) -> bool:
+        """Replace an image by the newer version that its source has; whether there was one. `at_once`: what the source said a
+        moment ago does not do."""
         known = image.source
         if known is None:
             return False
-        source = Source(known.server, known.protocol, alias=known.alias, certificate=known.certificate)
-        found = await self._sources.look(source)
+        source = Source(known.server, known.protocol, alias=known.alias, certificate=known.certificate, project=known.project)
+        found = await self._sources.look(source, architecture=image.architecture, at_once=at_once)
         if found.fingerprint == image.fingerprint:
             return False
-        async with self._downloads.hold(found.fingerprint):
-            if await self._present(project, found.fingerprint) is None:
-                wishes = Wishes(
-                    filename=image.filename, public=image.public, auto_update=image.auto_update, profiles=image.profiles,
-                    cached=image.cached, source=known,
-                )  # fmt: skip
-                await self._download(project, found, wishes, operation, caller=caller)
-            newer = await self._images.find(project, found.fingerprint)
-        await self._images.supersede(project, image, newer, caller=caller)
+        wishes = Wishes(filename=image.filename, auto_update=image.auto_update, cached=image.cached, source=known)
+        newer, is_new = await self._obtain(project, found, wishes, operation, caller=caller)
+        await self._images.supersede(project, image, newer, is_new=is_new, caller=caller)
         log.info("Image %s was replaced by %s", image.fingerprint[:12], newer.fingerprint[:12])
         return True
 
-    def _keeps_up(self, source: Source) -> bool:
+    async def _look(self, project: str, source: Source) -> Found:
+        preferred = await self._rules.get(project, "images.default_architecture")
+        return await self._sources.look(source, architecture=preferred or "")
+
+    async def _keeps_up(self, project: str, source: Source) -> bool:
         """Whether a cached image is to be kept up to date: only a name can mean a newer one."""
-        return bool(source.alias) and self._settings.flag("images.auto_update_cached")
+        return bool(source.alias) and bool(await self._rules.get(project, "images.auto_update_cached"))
+
+    async def _obtain(
+        self, project: str, found: Found, wishes: Wishes, operation: Operation, *, caller: Caller
+    ) -> tuple[Image, bool]:
+        """(the project's image, whether it is new there)"""
+        present = await self._present(project, found.fingerprint)
+        if present is not None:
+            return present, False
+        if found.stream is not None:
+            wishes = dataclasses.replace(
+                wishes,
+                properties={**found.stream.properties, **(wishes.properties or {})},
+                expires_at=wishes.expires_at or found.stream.expires_at,
+            )
+        async with self._downloads.join(found, _report(operation)) as candidate, self._adding.hold(found.fingerprint):
+            present = await self._present(project, found.fingerprint)
+            if present is not None:
+                return present, False
+            await self._images.add(project, candidate, wishes, caller=caller)
+            return await self._images.find(project, found.fingerprint), True
 
     async def _present(self, project: str, fingerprint: str) -> Image | None:
         try:
             return await self._images.find(project, fingerprint)
         except NotFound:
             return None
-
-    async def _download(
-        self, project: str, found: Found, wishes: Wishes, operation: Operation, *, caller: Caller
-    ) -> dict[str, str]:
-        staged = await self._sources.fetch(found, _report(operation))
-        async with self._images.files.using(staged.folder):
-            candidate = await candidates.received(staged)
-            if found.stream is not None:
-                wishes = dataclasses.replace(
-                    wishes,
-                    properties={**found.stream.properties, **(wishes.properties or {})},
-                    expires_at=wishes.expires_at or found.stream.expires_at,
-                )
-            return await self._images.add(project, candidate, wishes, caller=caller)
 
 
 def _report(operation: Operation) -> Callable[[str], None]:

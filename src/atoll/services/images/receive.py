@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.domain.undo import Reverter
+from atoll.services import budgets
 from atoll.services.images.files import ImageFiles
 from atoll.services.images.model import Staged
 from atoll.services.intake import Chunks, Intake
+
+Parts = AsyncIterator[tuple[str, Chunks]]
+"""(name, content) of each part of a form."""
 
 MAX_BYTES = 64 << 30
 """Of one image, packed."""
 
 
-async def unified(files: ImageFiles, chunks: Chunks, *, limit: int = MAX_BYTES) -> Staged:
+async def room(files: ImageFiles) -> int:
+    """Bytes that an image may have now: what is free, but for a reserve."""
+    return min(MAX_BYTES, await budgets.of_folder(files.folder))
+
+
+async def unified(files: ImageFiles, chunks: Chunks) -> Staged:
     """An image in one file. The caller discards the staging folder, or hands it on."""
     async with Reverter("receive image") as undo:
         folder = await files.stage()
         undo.add(files.discard, folder)
-        intake = Intake("image", limit)
+        intake = Intake("image", await room(files))
         await intake.take(chunks, folder / "meta")
         undo.success()
     return Staged(folder, intake.fingerprint, folder / "meta")
 
 
-async def split(files: ImageFiles, parts: AsyncIterator[tuple[str, Chunks]], *, limit: int = MAX_BYTES) -> Staged:
+async def split(files: ImageFiles, parts: Parts) -> Staged:
     """An image in two parts, `metadata` and then `rootfs`; each part's chunks are read before the next part is asked for.
 
     BadRequest for other parts, Unsupported for the disk of a virtual machine (`rootfs.img`).
@@ -33,16 +43,22 @@ async def split(files: ImageFiles, parts: AsyncIterator[tuple[str, Chunks]], *, 
     async with Reverter("receive image") as undo:
         folder = await files.stage()
         undo.add(files.discard, folder)
-        intake = Intake("image", limit)
-        meta, rootfs = folder / "meta", folder / "rootfs"
-        await intake.take(await _part(parts, "metadata"), meta)
-        await intake.take(await _part(parts, "rootfs"), rootfs)
-        await _no_more(parts)
+        staged = await split_into(folder, parts, limit=await room(files))
         undo.success()
+    return staged
+
+
+async def split_into(folder: Path, parts: Parts, *, limit: int) -> Staged:
+    """`split` into an empty staging folder of the caller's, of at most `limit` bytes."""
+    intake = Intake("image", limit)
+    meta, rootfs = folder / "meta", folder / "rootfs"
+    await intake.take(await _part(parts, "metadata"), meta)
+    await intake.take(await _part(parts, "rootfs"), rootfs)
+    await _no_more(parts)
     return Staged(folder, intake.fingerprint, meta, rootfs)
 
 
-async def _part(parts: AsyncIterator[tuple[str, Chunks]], wanted: str) -> Chunks:
+async def _part(parts: Parts, wanted: str) -> Chunks:
     try:
         name, chunks = await anext(parts)
     except StopAsyncIteration as error:
@@ -54,6 +70,6 @@ async def _part(parts: AsyncIterator[tuple[str, Chunks]], wanted: str) -> Chunks
     return chunks
 
 
-async def _no_more(parts: AsyncIterator[tuple[str, Chunks]]) -> None:
+async def _no_more(parts: Parts) -> None:
     async for name, _ in parts:
         raise BadRequest(f"Invalid multipart image: unexpected part {name[:40]!r}")

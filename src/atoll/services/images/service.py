@@ -20,6 +20,7 @@ from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import Fill
 from atoll.host import archive
+from atoll.services import budgets
 from atoll.services.events import EventHub
 from atoll.services.images.files import ImageFiles
 from atoll.services.images.model import DEFAULT_PROFILES, Candidate, Changes, Wishes, check_properties
@@ -57,36 +58,41 @@ class ImageService:
             raise Forbidden(f"Not authorized: project {project!r} uses the images of another project")
         return owner
 
+    async def _view(self, project: str) -> tuple[str, str]:
+        """(whose images a project uses, whose profiles they bring there)"""
+        owner, profiles_of = await self._projects.owners(project, "images", "profiles")
+        return owner, profiles_of
+
     async def find_all(self, project: str, *, public_only: bool = False) -> list[Image]:
         """All images of a project. With `public_only`, as a stranger sees it, an unknown project has none."""
         try:
-            owner = await self.owner(project)
+            owner, profiles_of = await self._view(project)
         except NotFound:
             if public_only:
                 return []
             raise
         async with self._database.read() as tx:
-            found = await rows.find_all(tx, owner)
+            found = await rows.find_all(tx, owner, profiles_of=profiles_of)
         return [image for image in found if image.public or not public_only]
 
     async def find(self, project: str, fingerprint: str, *, public_only: bool = False) -> Image:
-        """The image of that fingerprint, or of the one that begins so. What is not there and what may not be seen is alike
-        NotFound."""
+        """The image of that fingerprint, or of the one that begins so, with the profiles it brings in the project. What is not
+        there and what may not be seen is alike NotFound."""
         prefix = _prefix(fingerprint)
         if public_only:
             return _only(
                 [image for image in await self.find_all(project, public_only=True) if image.fingerprint.startswith(prefix)]
             )
+        owner, profiles_of = await self._view(project)
         async with self._database.read() as tx:
-            return await rows.find(tx, await self.owner(project), prefix)
+            return await rows.find(tx, owner, prefix, profiles_of=profiles_of)
 
     async def find_cached(self, project: str, source: ImageSource) -> Image | None:
         """The image of the project that is kept up to date from that source, for instances; None if there is none."""
-        owner = await self.owner(project)
+        owner, profiles_of = await self._view(project)
         async with self._database.read() as tx:
-            for fingerprint in await rows.cached_from(tx, owner, source):
-                return await rows.find(tx, owner, fingerprint)
-        return None
+            found = await rows.cached_from(tx, owner, source)
+            return await rows.find(tx, owner, found[0], profiles_of=profiles_of) if found else None
 
     async def resolve(
         self, project: str, *, alias: str = "", fingerprint: str = "", properties: Mapping[str, str] | None = None
@@ -94,13 +100,13 @@ class ImageService:
         """The image that an instance is to be made of: by alias, else by fingerprint, else the newest with those properties."""
         if alias:
             names.image_alias(alias)
+            owner, profiles_of = await self._view(project)
             async with self._database.read() as tx:
-                owner = await self.owner(project)
                 try:
                     target = (await rows.find_alias(tx, owner, alias)).target
                 except NotFound as error:
                     raise _not_found() from error
-                return await rows.find(tx, owner, target)
+                return await rows.find(tx, owner, target, profiles_of=profiles_of)
         if fingerprint:
             return await self.find(project, fingerprint)
         if not properties:
@@ -114,11 +120,13 @@ class ImageService:
     # --- changing ------------------------------------------------------------------------------------------------------
 
     async def update(self, project: str, image: Image, changes: Changes, *, caller: Caller) -> None:
-        """Replace what may be changed; a property with an empty value is removed. NotFound for an unknown profile."""
+        """Replace what may be changed; a property with an empty value is removed, and the profiles are those that it brings in
+        `project`. BadRequest for an unknown one."""
         check_properties(changes.properties)
         await self.owner_to_change(project, caller)
-        profile_owner = await self._projects.owner(image.project, "profiles")
+        profiles_of = await self._projects.owner(project, "profiles")
         async with self._database.write() as tx:
+            await rows.find(tx, image.project, image.fingerprint)
             await rows.update(
                 tx,
                 image.id,
@@ -127,7 +135,7 @@ class ImageService:
                 expiry_date=changes.expires_at,
                 properties={key: value for key, value in changes.properties.items() if value},
             )
-            await rows.set_profiles(tx, image.id, profile_owner, changes.profiles)
+            await rows.set_profiles(tx, image.id, profiles_of, changes.profiles)
         self.tell("image-updated", project, image.fingerprint, caller)
 
     async def delete(self, project: str, image: Image, *, caller: Caller) -> None:
@@ -153,8 +161,9 @@ class ImageService:
         """It was used for an instance, whose own transaction that is."""
         await rows.touch(tx, image.id, int(time.time()))
 
-    def fill(self, image: Image, operation: Operation | None = None) -> Fill:
-        """A function that unpacks the image into a volume, for `StorageService.ensure_image`; `operation` shows how far it is."""
+    def fill(self, image: Image, pool: str, operation: Operation | None = None) -> Fill:
+        """A function that unpacks the image into a volume of that pool, for `StorageService.ensure_image`, to no more than the
+        pool has room for, but for a reserve; `operation` shows how far it is."""
 
         def report(read: int) -> None:
             if operation is not None and image.size:
@@ -162,8 +171,9 @@ class ImageService:
 
         async def unpack(data: Path) -> None:
             meta, rootfs = self.files.of(image)
+            budget = await budgets.of_pool(self._storage.driver(pool))
             try:
-                await archive.unpack_image(meta, rootfs, data, progress=report)
+                await archive.unpack_image(meta, rootfs, data, budget=budget, progress=report)
             except FileNotFoundError as error:
                 raise NotFound(f"The files of image {image.fingerprint[:12]} are not on this server") from error
 
@@ -189,7 +199,7 @@ class ImageService:
             if not await self._is_shared(row.project, new):
                 undo.add(self.files.remove, new.fingerprint)
                 await self.files.install(new)
-            await self._insert(row, wishes)
+            await self._insert(project, row, wishes)
             undo.success()
         self.tell("image-created", project, new.fingerprint, caller, type="container")
         return {"fingerprint": new.fingerprint, "size": str(new.size)}
@@ -213,45 +223,63 @@ class ImageService:
                 source = await rows.find(tx, source.project, source.fingerprint)
                 if owner in await rows.projects_with(tx, source.fingerprint):
                     raise _already_exists()
-            await self._insert(_row_of_copy(owner, source, wishes), wishes)
+            await self._insert(project, _row_of_copy(owner, source, wishes), wishes)
         self.tell("image-created", project, source.fingerprint, caller, type=source.type)
         return {"fingerprint": source.fingerprint, "size": str(source.size)}
 
-    async def keep(self, image: Image, wishes: Wishes, *, caller: Caller) -> dict[str, str]:
-        """Make an image that was cached for instances one that somebody asked for. Returns the operation's metadata."""
-        properties = {**image.properties, **(wishes.properties or {})}
+    async def keep(self, project: str, fingerprint: str, wishes: Wishes, *, caller: Caller) -> dict[str, str]:
+        """Give an image that the project has what is wished of it; one that was cached for instances is there for itself from
+        now on. Conflict for a taken alias. Returns the operation's metadata."""
+        owner, profiles_of = await self._view(project)
         async with self._database.write() as tx:
+            image = await rows.find(tx, owner, fingerprint)
             await rows.update(
                 tx,
                 image.id,
-                public=wishes.public,
-                auto_update=wishes.auto_update,
+                public=wishes.public or (image.public and not image.cached),
+                auto_update=wishes.auto_update or (image.auto_update and not image.cached),
                 expiry_date=wishes.expires_at or image.expiry_date,
-                properties=properties,
+                properties={**image.properties, **(wishes.properties or {})},
             )
             await rows.set_cached(tx, image.id, cached=False)
             for alias in wishes.aliases:
                 await rows.create_alias(tx, image.project, alias.name, alias.description, image.id)
+            if wishes.profiles is not None:
+                await rows.set_profiles(tx, image.id, profiles_of, wishes.profiles)
+            if wishes.source is not None and (wishes.auto_update or image.source is None):
+                await rows.set_source(tx, image.id, wishes.source)
         self.tell("image-updated", image.project, image.fingerprint, caller)
         return {"fingerprint": image.fingerprint, "size": str(image.size)}
 
-    async def supersede(self, project: str, image: Image, newer: Image, *, caller: Caller) -> None:
-        """Unpack a newer version of an image wherever the image is unpacked, give it the aliases, and delete the image."""
-        owner = await self.owner_to_change(project, caller)
+    async def supersede(self, project: str, image: Image, newer: Image, *, is_new: bool, caller: Caller) -> None:
+        """Unpack a newer version of an image wherever the image is unpacked, give it the aliases and what else was said of the
+        image, and delete that. NotFound if the image was deleted meanwhile, by who wants no newer one either.
+
+        What was said of an image that was here before (not `is_new`) stays, unless it has come for this and a kill cut it off.
+        """
+        await self.owner_to_change(project, caller)
         for pool in await self._storage.pools_with_image(image.fingerprint):
-            await self._storage.ensure_image(pool, newer.fingerprint, self.fill(newer))
+            await self._storage.ensure_image(pool, newer.fingerprint, self.fill(newer, pool))
         async with self._database.write() as tx:
-            for alias in image.aliases:
-                await rows.update_alias(tx, owner, alias.name, description=alias.description, image_id=newer.id)
+            came_for_this = is_new or (newer.source == image.source and not newer.aliases)
+            there = await rows.replace(tx, image.id, newer.id, wholly=came_for_this)
+        if not there:
+            if is_new:
+                await self.delete(project, newer, caller=caller)
+            raise _not_found()
         self.tell("image-refreshed", project, newer.fingerprint, caller)
         await self.delete(project, image, caller=caller)
 
-    async def _insert(self, new: rows.NewImage, wishes: Wishes) -> None:
-        profile_owner = await self._projects.owner(new.project, "profiles")
-        profiles = DEFAULT_PROFILES if wishes.profiles is None else wishes.profiles
+    async def _insert(self, project: str, new: rows.NewImage, wishes: Wishes) -> None:
+        """The profiles that are wished for are those of `project`; elsewhere an image brings the default one."""
+        profiles_of = await self._projects.owner(project, "profiles")
         async with self._database.write() as tx:
+            brought = dict.fromkeys(await self._projects.profiles_beside_images(tx, new.project), DEFAULT_PROFILES)
+            if wishes.profiles is not None:
+                brought[profiles_of] = wishes.profiles
             image_id = await _create(tx, new)
-            await rows.set_profiles(tx, image_id, profile_owner, profiles)
+            for viewer, profiles in brought.items():
+                await rows.set_profiles(tx, image_id, viewer, profiles)
             for alias in wishes.aliases:
                 await rows.create_alias(tx, new.project, alias.name, alias.description, image_id)
             if wishes.source is not None:

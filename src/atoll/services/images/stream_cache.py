@@ -36,19 +36,23 @@ class StreamCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def images(self, server: Web) -> list[StreamImage]:
-        """All images of a server. Unavailable if it is away and was never asked."""
-        index = await self._document(server, simplestreams.INDEX, LARGEST_INDEX)
+    async def images(self, server: Web, *, at_once: bool = False) -> list[StreamImage]:
+        """All images of a server; `at_once`: it is asked, however fresh its last word is. Unavailable if it is away and was never
+        asked."""
+        fresh = 0.0 if at_once else FRESH_SECONDS
+        index = await self._document(server, simplestreams.INDEX, LARGEST_INDEX, fresh)
         found: list[StreamImage] = []
+        left = LARGEST_PRODUCTS  # of all together: each takes memory many times its size
         for path in simplestreams.product_paths(index):
-            products = await self._document(server, path, LARGEST_PRODUCTS)
+            products = await self._document(server, path, left, fresh)
+            left = max(0, left - len(products))
             found += await in_thread(simplestreams.images, products)
         return found
 
-    async def _document(self, server: Web, path: str, limit: int) -> bytes:
+    async def _document(self, server: Web, path: str, limit: int, fresh: float) -> bytes:
         name = hashlib.sha256(f"{server.address}/{path}".encode()).hexdigest()
         kept = await in_thread(self._read, name)
-        if kept is not None and time.time() - kept.moment < FRESH_SECONDS:
+        if kept is not None and time.time() - kept.moment < fresh:
             return kept.body
         try:
             answer = await server.document(path, limit=limit, etag=kept.etag if kept else "")

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 
 from atoll.db import backups as rows
-from atoll.db import instances as instance_rows
 from atoll.domain import clock, names
 from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.compression import Compression
-from atoll.domain.entities import Backup, Snapshot
+from atoll.domain.entities import Backup
 from atoll.domain.errors import AtollError, Conflict, NotFound
-from atoll.domain.undo import Reverter
-from atoll.drivers.storage.contract import VolumeId
 from atoll.host import archive_pack
 from atoll.host.threads import in_thread
 from atoll.services import backup_records
 from atoll.services.backup_records import BackupRecords, Order
-from atoll.services.instances import backup_content, backup_subject, pauses
+from atoll.services.instances import backup_content, backup_subject, copy
 from atoll.services.instances.backup_files import ARCHIVE, BackupFiles
+from atoll.services.instances.copy import Source
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
 
@@ -103,55 +100,18 @@ class BackupService:
         async with self._turn, AsyncExitStack() as stack:
             stage = await self._files.stage(key)
             stack.push_async_callback(self._files.discard, stage)
-            loaded, content = await stack.enter_async_context(self._unchanging(loaded))
-            snapshots = [] if instance_only else await self._hold_snapshots(stack, loaded)
-            subject = await backup_subject.load(self._core, loaded, snapshots={each.name for each in snapshots})
-            driver = self._core.storage.driver(loaded.pool)
+            wanted = Source(loaded.record.project, loaded.record.name, instance_only=instance_only)
+            still = await stack.enter_async_context(copy.unchanging(self._core, wanted))
+            sent = {each.name for each in still.snapshots}
+            subject = await backup_subject.load(self._core, still.loaded, snapshots=sent)
+            driver = self._core.storage.driver(still.loaded.pool)
             if optimized:
-                packed = await backup_content.optimized(driver, subject, content, stage)
+                packed = await backup_content.optimized(driver, subject, still.content, stage)
             else:
-                packed = await backup_content.plain(stack, driver, subject, content, stage)
+                packed = await backup_content.plain(stack, driver, subject, still.content, stage)
             report = backup_records.report(operation)
             await archive_pack.pack_tar(packed.members, packed.names, stage / ARCHIVE, compression=packing, progress=report)
             await self._files.publish(stage, key, backup)
-
-    @asynccontextmanager
-    async def _unchanging(self, loaded: Loaded) -> AsyncIterator[tuple[Loaded, VolumeId]]:
-        """The instance as it is now, and a volume with its content that nobody changes meanwhile."""
-        record = loaded.record
-        async with self._core.hold(loaded.machine):
-            loaded = await self._core.load(record.project, record.name)
-            driver = self._core.storage.driver(loaded.pool)
-            if not self._core.status(loaded.record).is_running:
-                await driver.unmount(loaded.volume)  # a start that was cut off may have left it mounted with shifted ids
-                yield loaded, loaded.volume
-                return
-            taken = loaded.volume.at(f"backup-{secrets.token_hex(4)}")
-            async with self._core.database.write() as tx:  # until it is gone a row says so: after a kill it is removed
-                row_id = await instance_rows.create_snapshot(
-                    tx, loaded.record, taken.snapshot, created_at=clock.rfc3339(), expires_at="", phase=backup_records.CREATING
-                )
-        async with Reverter(f"snapshot {loaded.machine.key} for its backup", step_seconds=600.0) as always:
-            always.add(self._forget_snapshot, loaded, row_id, taken)
-            async with self._core.hold(loaded.machine):
-                await pauses.snapshot_volume(self._core, loaded, taken)
-            yield loaded, taken
-
-    async def _forget_snapshot(self, loaded: Loaded, row_id: int, taken: VolumeId) -> None:
-        async with self._core.hold(loaded.machine):
-            await self._core.storage.driver(loaded.pool).delete(taken)
-            async with self._core.database.write() as tx:
-                await instance_rows.delete_snapshot(tx, row_id)
-
-    async def _hold_snapshots(self, stack: AsyncExitStack, loaded: Loaded) -> list[Snapshot]:
-        """The instance's snapshots, oldest first; none of them is removed before the stack is left."""
-        for snapshot in sorted(await self._whole_snapshots(loaded), key=lambda each: each.name):
-            await stack.enter_async_context(self._core.hold_snapshot(loaded.machine, snapshot.name))
-        return await self._whole_snapshots(loaded)
-
-    async def _whole_snapshots(self, loaded: Loaded) -> list[Snapshot]:
-        async with self._core.database.read() as tx:
-            return [each for each in await instance_rows.snapshots_of(tx, loaded.record.id) if not each.phase]
 
     # --- renaming, deleting --------------------------------------------------------------------------------------------
 

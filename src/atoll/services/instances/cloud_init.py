@@ -43,3 +43,14 @@ def meta_data(name: str, config: Config) -> str:
     """cloud-init's meta-data of an instance by its expanded configuration, `user.meta-data` behind what is generated."""
     head = f"#cloud-config\ninstance-id: {config.get(INSTANCE_ID, '')}\nlocal-hostname: {name}\n"
     return head + config.get("user.meta-data", "")
+
+
+def seed(name: str, config: Config) -> dict[str, str]:
+    """The files of cloud-init's NoCloud source for an instance by its expanded configuration: name -> text."""
+    files = {
+        "meta-data": meta_data(name, config),
+        "user-data": config.get("cloud-init.user-data") or config.get("user.user-data") or "#cloud-config\n{}\n",
+        "vendor-data": config.get("cloud-init.vendor-data") or config.get("user.vendor-data") or "#cloud-config\n{}\n",
+        "network-config": config.get("cloud-init.network-config") or config.get("user.network-config", ""),
+    }
+    return {file: text for file, text in files.items() if text}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll import config as keys
@@ -51,6 +51,15 @@ class Source:
     def machine(self) -> MachineId:
         """The instance."""
         return MachineId(self.project, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """An instance that is copied, the snapshots that are copied with it, oldest first, and a volume with its content."""
+
+    loaded: Loaded
+    snapshots: Sequence[Snapshot]
+    content: VolumeId
 
 
 class InstanceCopier:
@@ -101,13 +110,7 @@ class _Copy:
 
     async def make(self, loaded: Loaded, operation: Operation) -> None:
         wanted = self._source
-        if wanted.snapshot:
-            source, _ = await self._core.load_snapshot(wanted.project, wanted.name, wanted.snapshot)
-            snapshots: list[Snapshot] = []
-        else:
-            source, snapshots = await find_whole(self._core, wanted.project, wanted.name)
-        if wanted.instance_only:
-            snapshots = []
+        source, snapshots = await _find(self._core, wanted)
         self._from = source
         if snapshots:
             async with self._core.database.write() as tx:
@@ -138,15 +141,6 @@ async def find_whole(core: InstanceCore, project: str, name: str) -> tuple[Loade
     async with core.database.read() as tx:
         loaded = await core.load_in(tx, project, name)
         return loaded, [each for each in await rows.snapshots_of(tx, loaded.record.id) if not each.phase]
-
-
-@contextlib.asynccontextmanager
-async def held_snapshots(core: InstanceCore, machine: MachineId, snapshots: Sequence[Snapshot]) -> AsyncIterator[None]:
-    """Nobody reads from these snapshots meanwhile, as who publishes one does."""
-    async with contextlib.AsyncExitStack() as stack:
-        for name in sorted(each.name for each in snapshots):  # in the order in which all who want several take them
-            await stack.enter_async_context(core.hold_snapshot(machine, name))
-        yield
 
 
 async def write_snapshots(
@@ -218,8 +212,45 @@ async def content(core: InstanceCore, source: Loaded, wanted: Source, *, pool: s
 
 
 @contextlib.asynccontextmanager
-async def _momentary(core: InstanceCore, source: Loaded) -> AsyncIterator[VolumeId]:
-    """A snapshot of a running instance while the block runs. Until it is gone a row says so: after a kill it is removed."""
+async def unchanging(core: InstanceCore, wanted: Source) -> AsyncIterator[Still]:
+    """What is wanted: none of it changes while the block runs, which may be long. So if a snapshot is, or the instance runs, the
+    instance itself is not held meanwhile: it can be stopped, started, and so on."""
+    machine = wanted.machine
+    async with contextlib.AsyncExitStack() as lock, contextlib.AsyncExitStack() as stack:
+        await lock.enter_async_context(core.hold(machine))
+        source, snapshots = await _find(core, wanted)
+        if free := bool(wanted.snapshot) or core.status(source.record).is_running:
+            volume = source.volume.at(wanted.snapshot)
+            if not wanted.snapshot:
+                volume = await stack.enter_async_context(_momentary(core, source, forgetting=lambda: core.hold(machine)))
+        else:
+            volume = await stack.enter_async_context(content(core, source, wanted, pool=""))
+        # Let go before the momentary one is forgotten: who waits for one of these may hold the instance.
+        read = {*(each.name for each in snapshots), volume.snapshot} - {""}
+        await stack.enter_async_context(core.hold_snapshots(machine, read))
+        if free:
+            await lock.aclose()
+        yield Still(source, snapshots, volume)
+
+
+async def _find(core: InstanceCore, wanted: Source) -> tuple[Loaded, list[Snapshot]]:
+    """What is wanted, and the snapshots that are copied with it."""
+    if wanted.snapshot:
+        source, _ = await core.load_snapshot(wanted.project, wanted.name, wanted.snapshot)
+        return source, []
+    source, snapshots = await find_whole(core, wanted.project, wanted.name)
+    return source, [] if wanted.instance_only else snapshots
+
+
+@contextlib.asynccontextmanager
+async def _momentary(
+    core: InstanceCore,
+    source: Loaded,
+    *,
+    forgetting: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+) -> AsyncIterator[VolumeId]:
+    """A snapshot of a running instance, which is held, while the block runs. Until it is gone a row says so: after a kill it is
+    removed. `forgetting` holds the instance if who uses the block does not do so to its end."""
     volume = source.volume.at(f"copy-{secrets.token_hex(4)}")
     async with core.database.write() as tx:
         row_id = await rows.create_snapshot(
@@ -227,9 +258,10 @@ async def _momentary(core: InstanceCore, source: Loaded) -> AsyncIterator[Volume
         )
 
     async def forget() -> None:
-        await core.storage.driver(source.pool).delete(volume)
-        async with core.database.write() as tx:
-            await rows.delete_snapshot(tx, row_id)
+        async with forgetting():
+            await core.storage.driver(source.pool).delete(volume)
+            async with core.database.write() as tx:
+                await rows.delete_snapshot(tx, row_id)
 
     async with Reverter(f"snapshot {source.machine.key} for its copy", step_seconds=600.0) as always:
         always.add(forget)

@@ -7,12 +7,14 @@ guest is waited for, except the instance's own lock.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from atoll.db import instances as rows
 from atoll.db import profiles as profile_rows
 from atoll.db import projects as project_rows
+from atoll.db import storage as storage_rows
 from atoll.db.engine import Database, Transaction
 from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.entities import DEFAULT_PROJECT, Instance, Profile, Snapshot
@@ -48,6 +50,8 @@ class Loaded:
     expanded: Expanded
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     """Those of its project, by name, as they were when it was loaded."""
+    home: str = ""
+    """Its pool, where its devices name several as that of the root file system."""
 
     @property
     def machine(self) -> MachineId:
@@ -62,7 +66,7 @@ class Loaded:
     @property
     def pool(self) -> str:
         """The storage pool of its root volume."""
-        return self.expanded.root_disk()[1].get("pool", "")
+        return self.home or self.expanded.root_disk()[1].get("pool", "")
 
     @property
     def url(self) -> str:
@@ -113,6 +117,12 @@ class InstanceCore:
         async with self._locks.hold(f"{machine.key}/{snapshot}"):
             yield
 
+    @contextlib.asynccontextmanager
+    async def hold_snapshots(self, machine: MachineId, snapshots: Iterable[str]) -> AsyncIterator[None]:
+        """The same for several."""
+        async with self._locks.hold(*(f"{machine.key}/{snapshot}" for snapshot in snapshots)):
+            yield
+
     def is_held(self, machine: MachineId, snapshot: str = "") -> bool:
         """Whether something is being done to the instance, or to that snapshot of it."""
         return self._locks.is_held(f"{machine.key}/{snapshot}" if snapshot else machine.key)
@@ -132,23 +142,37 @@ class InstanceCore:
         if not found:
             raise NotFound("Instance not found")
         profiles = {profile.name: profile for profile in profile_rows.collect(results[4:])}
-        return Loaded(found[0], expand_record(found[0], profiles), profiles)
+        [loaded] = await _at_home(tx, [Loaded(found[0], expand_record(found[0], profiles), profiles)])
+        return loaded
 
     async def load_all(self, project: str | None) -> list[Loaded]:
         """All of a project, or of all projects, in a fixed number of statements."""
         async with self.database.read() as tx:
             records = await rows.find_all(tx, project)
             by_project = await self._profiles_by_project(tx, {record.project for record in records})
-        return [
-            Loaded(record, expand_record(record, profiles), profiles)
-            for record in records
-            for profiles in (by_project[record.project],)
-        ]
+            listed = [
+                Loaded(record, expand_record(record, profiles), profiles)
+                for record in records
+                for profiles in (by_project[record.project],)
+            ]
+            return await _at_home(tx, listed)
+
+    async def load_repairable(self, pool: str | None = None) -> list[Loaded]:
+        """For repairs: all whose storage pool is available, or of these those in one pool."""
+        listed = await self.load_all(None)
+        return [each for each in listed if pool in (None, each.pool) and self.storage.is_available(each.pool)]
 
     async def profiles_in(self, tx: Transaction, project: str) -> dict[str, Profile]:
         """The profiles that instances of a project can have, by name."""
         owner = await self.profile_owner(tx, project)
         return {profile.name: profile for profile in await profile_rows.find_all(tx, owner)}
+
+    async def volume_owner(self, project: str) -> str:
+        """The project that has the custom volumes of one."""
+        if project == DEFAULT_PROJECT:
+            return project
+        async with self.database.read() as tx:
+            return (await project_rows.find(tx, project)).owner_of("storage.volumes")
 
     async def profile_owner(self, tx: Transaction, project: str) -> str:
         """The project whose profiles instances of a project have."""
@@ -209,6 +233,12 @@ class InstanceCore:
         if self.status(loaded.record).is_running:
             raise BadRequest(f"The instance must be stopped to be {what}")
 
+    async def require_unread(self, loaded: Loaded) -> None:
+        """Conflict if the instance, which is held, has a snapshot that is there for a copy or a backup alone: that is read."""
+        async with self.database.read() as tx:
+            if any(each.phase for each in await rows.snapshots_of(tx, loaded.record.id)):
+                raise Conflict("The instance is being copied or backed up", hint="wait until that is done, or cancel it")
+
     def require_running(self, loaded: Loaded) -> None:
         """Conflict when it does not run."""
         status = self.status(loaded.record)
@@ -234,6 +264,20 @@ class InstanceCore:
         for name in named:
             if name not in known:
                 raise NotFound(f"Requested profile {name!r} doesn't exist")
+
+
+async def _at_home(tx: Transaction, listed: list[Loaded]) -> list[Loaded]:
+    """With `home` where it is needed: the database's word for where the volumes are."""
+    if all(len(each.expanded.root_disks()) < 2 for each in listed):
+        return listed
+    volumes = await storage_rows.volumes(tx)
+    pools = {(each.project, each.name): each.pool for each in volumes if each.type in ("container", "virtual-machine")}
+    return [
+        dataclasses.replace(each, home=pools.get((each.record.project, each.record.name), ""))
+        if len(each.expanded.root_disks()) > 1
+        else each
+        for each in listed
+    ]
 
 
 def instance_resources(*names: str) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from atoll.services.images.service import ImageService
 from atoll.services.images.sources import Source
 from atoll.services.instances import instance_types, records, root_size
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
-from atoll.services.instances.devices import DeviceService
+from atoll.services.instances.devices import DeviceService, refuse_shared_paths
 from atoll.services.instances.expand import Expanded, expand
 from atoll.services.instances.idmap_keeper import IdmapKeeper
 from atoll.services.instances.sockets import Sockets
@@ -58,6 +59,9 @@ class Request:
     profiles: tuple[str, ...] | None = None
     instance_type: str = ""
 
+
+Around = Callable[[], AbstractAsyncContextManager[None]]
+"""Runs around the making of an instance until that is whole; then nothing takes it back."""
 
 Also = Callable[[Transaction, Loaded], Awaitable[None]]
 """Writes something in the transaction that writes an instance's rows."""
@@ -110,7 +114,7 @@ class ImageOrigin:
 
     async def make(self, loaded: Loaded, operation: Operation) -> None:
         storage = self._core.storage
-        fill = self._images.fill(self._image, operation)
+        fill = self._images.fill(self._image, loaded.pool, operation)
         source = await storage.ensure_image(loaded.pool, self._image.fingerprint, fill)
         await storage.driver(loaded.pool).clone(source, loaded.volume)
 
@@ -145,6 +149,7 @@ class InstanceCreator:
     async def from_elsewhere(self, request: Request, source: Source, puller: ImagePuller, *, caller: Caller) -> Operation:
         """From an image of another server, which is downloaded first unless it is here; what can be refused before is."""
         source.check()
+        request = dataclasses.replace(request, architecture="")  # the image will have one
         request = dataclasses.replace(request, name=(await self._complete(request)).name)
         async with self._core.database.read() as tx:
             if (request.project, request.name) in await rows.names(tx, request.project):
@@ -174,6 +179,7 @@ class InstanceCreator:
         base_image: str = "",
         description: str = "Creating instance",
         sockets: Sockets | None = None,
+        around: Around = nullcontext,
     ) -> Operation:
         """The operation that makes an instance; what is wrong with the request is told at once. `sockets`: what the origin waits
         for."""
@@ -181,7 +187,7 @@ class InstanceCreator:
         loaded = await self._begin(request, origin, base_image=base_image)
 
         async def work(operation: Operation) -> None:
-            await self._finish(loaded, origin, operation, caller=caller)
+            await self._finish(loaded, origin, operation, around, caller=caller)
 
         return self._run(description, request, work, caller, sockets)
 
@@ -194,9 +200,11 @@ class InstanceCreator:
         """Write the rows; from then on there is something to repair after a kill."""
         return await self._write_row(request, records.initial_volatile(base_image=base_image, trigger=origin.trigger))
 
-    async def _finish(self, loaded: Loaded, origin: Origin, operation: Operation, *, caller: Caller) -> None:
+    async def _finish(
+        self, loaded: Loaded, origin: Origin, operation: Operation, around: Around = nullcontext, *, caller: Caller
+    ) -> None:
         async with self._core.hold(loaded.machine, *origin.machines):
-            await self._make(loaded, origin, operation)
+            await self._make(loaded, origin, operation, around)
         context = {"type": loaded.record.type, "storage-pool": loaded.pool, "location": loaded.record.member}
         self._core.tell("instance-created", loaded.record, caller=caller, context=context)
 
@@ -236,6 +244,7 @@ class InstanceCreator:
             self._core.find_missing(profiles, available)
             expanded = expand(config, request.devices, [available[name] for name in profiles])
             await self._devices.validate(tx, request.project, request.devices)
+            refuse_shared_paths(expanded.devices)
             pool = await self._check_root(tx, expanded)
             machine = MachineId(request.project, request.name)
             config |= await IdmapKeeper(self._core).choose(tx, machine, expanded.config)
@@ -273,21 +282,21 @@ class InstanceCreator:
             await storage_rows.pool(tx, pool)
         except NotFound as error:
             raise BadRequest(f"Storage pool {pool!r} of the root disk doesn't exist") from error
+        self._core.storage.driver(pool)  # Unavailable before anything is written
         return pool
 
-    async def _make(self, loaded: Loaded, origin: Origin, operation: Operation) -> None:
+    async def _make(self, loaded: Loaded, origin: Origin, operation: Operation, around: Around) -> None:
         driver = self._core.storage.driver(loaded.pool)
-        async with Reverter(f"create instance {loaded.machine.key}") as undo:
-            undo.add(self._delete_row, loaded)
-            undo.add(self._delete_volumes, loaded)
-            await origin.make(loaded, operation)
-            await root_size.apply(self._core, loaded)
-            await folders.make_instance_folders(self._core.paths, loaded.machine.key, driver.data(loaded.volume))
-            undo.add(folders.remove_instance_folders, self._core.paths, loaded.machine.key)
-            async with self._core.database.write() as tx:
-                await rows.set_phase(tx, loaded.record.id, "")
-                await origin.settle(tx, loaded)
-            undo.success()
+        async with Reverter(f"create instance {loaded.machine.key}", step_seconds=600.0) as undo:
+            undo.add(self._finish_delete, loaded)
+            async with around():
+                await origin.make(loaded, operation)
+                await root_size.apply(self._core, loaded)
+                await folders.make_instance_folders(self._core.paths, loaded.machine.key, driver.data(loaded.volume))
+                async with self._core.database.write() as tx:
+                    await rows.set_phase(tx, loaded.record.id, "")
+                    await origin.settle(tx, loaded)
+                undo.success()
 
     async def _delete_row(self, loaded: Loaded) -> None:
         async with self._core.database.write() as tx:
@@ -319,14 +328,18 @@ class InstanceCreator:
             raise BadRequest("Instance is running")
         if keys.INSTANCE.get(loaded.expanded.config, "security.protection.delete"):
             raise BadRequest("Instance is protected")
+        self._core.storage.driver(loaded.pool)  # before anything is noted: what is not there cannot be deleted
 
     async def delete_held(self, project: str, name: str, *, caller: Caller) -> None:
-        """As `delete`, by who holds the instance's lock."""
+        """As `delete`, by who holds the instance's lock. Waits for who reads from one of its snapshots."""
         loaded = await self._core.load(project, name)
         self._check_deletable(loaded)
-        async with self._core.database.write() as tx:
-            await rows.set_phase(tx, loaded.record.id, DELETING)
-        await self._finish_delete(loaded)
+        async with self._core.database.read() as tx:
+            snapshots = [each.name for each in await rows.snapshots_of(tx, loaded.record.id)]
+        async with self._core.hold_snapshots(loaded.machine, snapshots):
+            async with self._core.database.write() as tx:
+                await rows.set_phase(tx, loaded.record.id, DELETING)
+            await self._finish_delete(loaded)
         self._core.tell("instance-deleted", loaded.record, caller=caller)
 
     async def _finish_delete(self, loaded: Loaded) -> None:
@@ -348,16 +361,15 @@ class InstanceCreator:
         for row in volumes:
             driver = self._core.storage.driver(row.pool)
             await driver.unmount(loaded.volume)
-            for snapshot in snapshots:
-                await driver.delete(loaded.volume.at(snapshot.name))
-            await driver.delete(loaded.volume)
+            await driver.delete(*(loaded.volume.at(snapshot.name) for snapshot in snapshots), loaded.volume)
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 
-    async def repair(self) -> list[str]:
-        """Undo what was being created and finish what was being deleted. One sentence for each."""
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back: undo what was being created and finish what was being deleted. One
+        sentence for each."""
         done: list[str] = []
-        for loaded in await self._core.load_all(None):
+        for loaded in await self._core.load_repairable(pool):
             phase = loaded.record.phase
             if phase not in (CREATING, DELETING):
                 continue
@@ -375,5 +387,5 @@ def _with_image(request: Request, image: Image) -> Request:
         request,
         config={**properties, **request.config},
         profiles=request.profiles if request.profiles is not None else image.profiles,
-        architecture=request.architecture or image.architecture,
+        architecture=image.architecture,  # whatever the client said: it runs what is in the image
     )

@@ -42,26 +42,29 @@ def average(limits: Iterable[DiskLimit]) -> DiskLimit:
     return DiskLimit(mean("read_bytes"), mean("read_requests"), mean("write_bytes"), mean("write_requests"))
 
 
-def volume_of_disk(loaded: Loaded, device: Mapping[str, str]) -> VolumeId | None:
-    """The volume of a pool that a disk is; None for other devices and for sources of the host."""
+def volume_of_disk(loaded: Loaded, device: Mapping[str, str], *, owner: str = "") -> VolumeId | None:
+    """The volume of a pool that a disk is; None for other devices and for sources of the host. `owner` is the project that has
+    the custom volumes of the instance's, if that is another."""
     if is_root_disk(device):
         return loaded.volume
     if device.get("type") == "disk" and device.get("pool") and device.get("source"):
-        return VolumeId(VolumeKind.CUSTOM, loaded.record.project, device["source"])
+        return VolumeId(VolumeKind.CUSTOM, owner or loaded.record.project, device["source"])
     return None
 
 
-async def by_disk(loaded: Loaded, expanded: Expanded, storage: StorageService) -> dict[str, DiskLimit]:
+async def by_disk(loaded: Loaded, expanded: Expanded, storage: StorageService, *, owner: str = "") -> dict[str, DiskLimit]:
     """By `major:minor` of the host's disk, the limits of the instance's devices on it. Unsupported, naming the device, where a
-    limited device is on none."""
+    limited device is on none; one that may be missing, and is, limits nothing. `owner` as of `volume_of_disk`."""
     found: dict[str, list[DiskLimit]] = {}
     for name, limit in wanted(expanded.devices).items():
         device = expanded.devices[name]
-        volume = volume_of_disk(loaded, device)
+        volume = volume_of_disk(loaded, device, owner=owner)
         path = storage.driver(device["pool"]).data(volume) if volume is not None else Path(device["source"])
         try:
             disk = await in_thread(blockdev.disk_of, path)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not _TABLE.flag(device, "required"):
+                continue
             raise HostError(f"Device {name!r}: {path} cannot be looked at: {error.strerror}") from error
         if disk is None:
             raise Unsupported(f"Device {name!r}: what it is on is no disk whose traffic can be limited", hint="unset limits.*")

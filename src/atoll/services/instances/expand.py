@@ -18,7 +18,7 @@ class Expanded:
 
     def root_disk(self) -> tuple[str, Mapping[str, str]]:
         """Name and configuration of the device that is the root file system. BadRequest unless there is exactly one."""
-        roots = [(name, device) for name, device in self.devices.items() if is_root_disk(device)]
+        roots = list(self.root_disks().items())
         if not roots:
             raise BadRequest(
                 "No root device could be found",
@@ -27,6 +27,10 @@ class Expanded:
         if len(roots) > 1:
             raise BadRequest(f"More than one root disk device: {', '.join(name for name, _ in roots)}")
         return roots[0]
+
+    def root_disks(self) -> dict[str, Mapping[str, str]]:
+        """All devices that are a root file system; a change of a profile can give an instance more than one."""
+        return {name: device for name, device in self.devices.items() if is_root_disk(device)}
 
 
 def is_root_disk(device: Mapping[str, str]) -> bool:

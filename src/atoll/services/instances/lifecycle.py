@@ -17,6 +17,7 @@ from atoll.drivers.instance.contract import MachineId
 from atoll.host import facts, mount
 from atoll.host.threads import in_thread
 from atoll.services.instances.core import InstanceCore, Loaded
+from atoll.services.instances.device_repair import DeviceRepair
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.state import POWER, InstanceRunner
 from atoll.services.warnings import WarningService
@@ -36,6 +37,7 @@ class InstanceLifecycle:
         self._core = core
         self._runner = runner
         self._devices = devices
+        self._device_repair = DeviceRepair(core, devices)
         self._warnings = warnings
 
     async def adopt(self) -> None:
@@ -72,8 +74,10 @@ class InstanceLifecycle:
 
     async def guard(self) -> None:
         """For ever: look now and then whether what runs is still as it was set up. First of all give what was found running its
-        limits: a guest that rebooted while no daemon looked has those of its launch."""
-        for loaded in await self._running():
+        devices and limits: a guest that rebooted while no daemon looked has those of its launch."""
+        running = await self._running()
+        await self._device_repair.run(running)
+        for loaded in running:
             await self._limit(loaded.machine)
         while True:
             await asyncio.sleep(GUARD_SECONDS)
@@ -97,10 +101,11 @@ class InstanceLifecycle:
             except AtollError as error:
                 log.warning("Setting the limits of %s: %s", machine.key, error)
 
-    async def autostart(self) -> None:
+    async def autostart(self, pool: str | None = None) -> None:
         """Start what `boot.autostart` says, or what ran when the host went down: by priority, those of one in parallel, then one
-        by one those after which `boot.autostart.delay` wants a pause."""
-        listed = await self._core.load_all(None)
+        by one those after which `boot.autostart.delay` wants a pause. Those in pools that are not available wait for the call
+        with their pool, which is made when it is."""
+        listed = await self._core.load_repairable(pool)
         over = [loaded for loaded in listed if self._is_over(loaded)]
         for loaded in over:
             await self._discard(loaded)

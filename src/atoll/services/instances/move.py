@@ -127,13 +127,14 @@ class InstanceMover:
         async with self._core.hold(loaded.machine, machine):
             loaded, snapshots = await copy.find_whole(self._core, record.project, record.name)
             self._check(loaded)
+            await self._core.require_unread(loaded)
             async with self._core.database.read() as tx:
                 planned = await self._plan(tx, loaded, destination)
             kept = [] if destination.instance_only else snapshots
             await self._core.storage.driver(loaded.pool).unmount(loaded.volume)
             if planned.record == loaded.record and len(kept) == len(snapshots):
                 return
-            async with copy.held_snapshots(self._core, loaded.machine, snapshots):
+            async with self._core.hold_snapshots(loaded.machine, [each.name for each in snapshots]):
                 if planned.pool == loaded.pool:
                     await self._rename(loaded, planned, snapshots, kept)
                 else:
@@ -162,9 +163,8 @@ class InstanceMover:
     async def _carry(self, loaded: Loaded, planned: Loaded, present: Sequence[Snapshot], kept: Sequence[Snapshot]) -> None:
         site = _site(planned, kept)
         async with Reverter(f"move instance {loaded.machine.key}") as undo:
-            undo.add(self._set_phase, loaded, "")
             await self._set_phase(loaded, MOVING + site.to_text())
-            undo.add(self._delete_volumes, site)
+            undo.add(self._stay, loaded, site)
             states = copy.states_of(self._core, loaded, [each.name for each in kept], loaded.volume)
             await transfer.transfer(states, Place(self._core.storage.driver(planned.pool), planned.volume))
             await root_size.apply(self._core, planned)
@@ -218,6 +218,11 @@ class InstanceMover:
         await folders.link_snapshots(self._core.paths, key, driver.data(moved.volume.at("-")).parent)
         await self._set_phase(moved, "")
 
+    async def _stay(self, loaded: Loaded, site: _Site) -> None:
+        """Remove what was made at its new place; what cannot be now has the phase to say so until the next start."""
+        await self._delete_volumes(site)
+        await self._set_phase(loaded, "")
+
     async def _delete_volumes(self, site: _Site) -> None:
         driver = self._core.storage.driver(site.pool)
         for name in site.snapshots:
@@ -230,21 +235,28 @@ class InstanceMover:
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 
-    async def repair(self) -> list[str]:
-        """On start: undo what had not reached its new place, finish what had. One sentence for each."""
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back, from or to which it went: undo what had not reached its new place,
+        finish what had. One sentence for each."""
         done: list[str] = []
         for loaded in await self._core.load_all(None):
+            if not loaded.record.phase.startswith((MOVING, MOVED)) or pool not in (None, loaded.pool, _other_pool(loaded)):
+                continue
             try:
                 if loaded.record.phase.startswith(MOVING):
-                    await self._delete_volumes(_Site.from_text(loaded.record.phase.removeprefix(MOVING)))
-                    await self._set_phase(loaded, "")
+                    await self._stay(loaded, _Site.from_text(loaded.record.phase.removeprefix(MOVING)))
                     done.append(f"instance {loaded.machine.key} stays where it is: its move was cut off")
                 elif loaded.record.phase.startswith(MOVED):
                     await self._follow(loaded)
                     done.append(f"finished moving instance {loaded.machine.key}")
-            except AtollError as error:  # its pool is not available: the next start tries again
+            except AtollError as error:  # its pool is not available: when it is back, this is tried again
                 log.error("The move of %s cannot be settled: %s", loaded.machine.key, error)
         return done
+
+
+def _other_pool(loaded: Loaded) -> str:
+    """Of one that moves: the other end of its way."""
+    return _Site.from_text(loaded.record.phase.removeprefix(MOVING).removeprefix(MOVED)).pool
 
 
 def _site(loaded: Loaded, snapshots: Sequence[Snapshot]) -> _Site:

@@ -88,9 +88,10 @@ class InstanceQuery:
     async def _disk_usage(self, listed: Sequence[Loaded]) -> dict[MachineId, dict[str, int]]:
         """By device, of root disks and custom volumes, where the pool knows cheaply; each pool is asked once."""
         by_pool: dict[str, list[tuple[MachineId, str, VolumeId]]] = {}
+        owners = {name: await self._core.volume_owner(name) for name in {loaded.record.project for loaded in listed}}
         for loaded in listed:
             for name, device in loaded.expanded.devices.items():
-                volume = disk_limits.volume_of_disk(loaded, device)
+                volume = disk_limits.volume_of_disk(loaded, device, owner=owners[loaded.record.project])
                 if volume is not None:
                     by_pool.setdefault(device.get("pool", ""), []).append((loaded.machine, name, volume))
         result: dict[MachineId, dict[str, int]] = {}

@@ -53,6 +53,9 @@ def initial_volatile(*, base_image: str = "", trigger: Trigger = Trigger.CREATE)
         **cloud_init.new_id(),
         "volatile.apply_template": trigger.value,
         "volatile.last_state.power": "STOPPED",
+        # Files have plain ids. LXD says so from the beginning, and refuses an update that leaves it out: a refresh of a copy
+        # there ends with one, of what this server shows.
+        "volatile.last_state.idmap": "[]",
     }
     if base_image:
         keys_["volatile.base_image"] = base_image

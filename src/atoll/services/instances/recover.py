@@ -1,8 +1,8 @@
 """Instances and custom volumes whose records are lost, made known again from what is in storage pools.
 
 An instance is described by the `backup.yaml` in its volume's folder, which has to agree with what is on disk; a custom volume
-by its name alone. Where a volume is decides its project and name, never what a file says. Each object is recorded in one
-transaction and nothing on disk changes, so a recovery that was cut off is simply run again.
+by its name alone, and by whether it holds files or a disk. Where a volume is decides its project and name, never what a file
+says. Each object is recorded in one transaction and nothing on disk changes, so a recovery that was cut off is simply run again.
 
 One reading is shared by `validate`, which tells what would be recovered and what is missing for it, and `recover`, which does it
 when nothing is missing.
@@ -24,11 +24,12 @@ from atoll.db.engine import Transaction
 from atoll.domain import backup_metadata, clock, names
 from atoll.domain.backup_metadata import InstanceBackup
 from atoll.domain.caller import Caller
+from atoll.domain.content_types import ContentType
 from atoll.domain.entities import Project, StoragePool
 from atoll.domain.errors import AtollError, BadRequest, Conflict
 from atoll.drivers.instance.contract import MachineId
 from atoll.drivers.storage.contract import StorageDriver, VolumeId, VolumeKind
-from atoll.host import confined, folders
+from atoll.host import confined, disk_image, folders
 from atoll.host.threads import in_thread
 from atoll.services.instances import restoring
 from atoll.services.instances.backup_yaml import NAME
@@ -48,6 +49,7 @@ class Lost:
     volume: VolumeId
     snapshots: tuple[str, ...]
     backup: InstanceBackup | None = None
+    content: ContentType = ContentType.FILESYSTEM
 
     @property
     def type(self) -> str:
@@ -136,7 +138,8 @@ class RecoverService:
         for snapshot in lost.snapshots:
             names.snapshot(snapshot)
         if volume.kind is VolumeKind.CUSTOM:
-            return lost
+            holds_disk = await in_thread(disk_image.is_alone, driver.data(volume))
+            return replace(lost, content=ContentType.BLOCK) if holds_disk else lost
         label = f"Instance {volume.name!r} in project {volume.project!r}"
         try:
             text = await in_thread(confined.read, driver.data(volume), NAME)
@@ -192,7 +195,16 @@ class RecoverService:
     async def _record_volume(self, lost: Lost) -> None:
         volume, now = lost.volume, clock.rfc3339()
         async with self._core.database.write() as tx:
-            await storage_rows.create_volume(tx, lost.pool, volume.project, "custom", volume.name, config={}, created_at=now)
+            await storage_rows.create_volume(
+                tx,
+                lost.pool,
+                volume.project,
+                "custom",
+                volume.name,
+                config={},
+                created_at=now,
+                content_type=lost.content.value,
+            )
             record = await storage_rows.volume(tx, lost.pool, volume.project, "custom", volume.name)
             for name in lost.snapshots:
                 await storage_rows.create_volume_snapshot(

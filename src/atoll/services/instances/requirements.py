@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from atoll import config as keys
 from atoll.domain.errors import Unsupported
-from atoll.host import modules
+from atoll.host import cgroup, modules
+from atoll.host.threads import in_thread
 
 _INTERCEPTED = ("bpf", "bpf.devices", "mknod", "mount", "sched_setscheduler", "setxattr")
 
@@ -20,6 +21,8 @@ async def meet(config: Mapping[str, str]) -> None:
             raise Unsupported(f"{key}: system calls cannot be intercepted in this release", hint=f"unset {key}")
     if keys.INSTANCE.flag(config, "nvidia.runtime"):
         raise Unsupported("nvidia.runtime: the NVIDIA container tools are not supported in this release", hint="unset it")
+    if config.get("image.requirements.cgroup") == "v1" and (await in_thread(cgroup.detect)).is_unified:
+        raise Unsupported("The image used by this instance requires a CGroupV1 host system")
     await load_modules(config)
 
 

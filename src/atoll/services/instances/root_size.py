@@ -1,4 +1,4 @@
-"""The size of an instance's root: that of its root disk, else `volume.size` of the pool. Only pools with quotas enforce it."""
+"""The size of an instance's root: that of its root disk, else `volume.size` of the pool."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from atoll.services.instances.expand import Expanded
 
 
 async def apply(core: InstanceCore, loaded: Loaded) -> None:
-    """Limit the root of an instance that is being made. Nothing is asked of pools without quotas."""
-    driver = core.storage.driver(loaded.pool)
-    if not driver.capabilities.quotas:
-        return
+    """Limit the root of an instance that is being made."""
     size = await _wanted(core, loaded.pool, loaded.expanded)
     if size:
-        await driver.set_size(loaded.volume, size)
+        await core.storage.set_size(loaded.pool, loaded.volume, size)
 
 
 async def change(core: InstanceCore, loaded: Loaded, expanded: Expanded, undo: Reverter) -> None:
     """Take the root, which may be in use, to another size if the new devices give it one; taken back by `undo`."""
-    driver = core.storage.driver(loaded.pool)
-    if not driver.capabilities.quotas or _own(loaded.expanded) == _own(expanded):
+    if _own(loaded.expanded) == _own(expanded):
         return
-    undo.add(driver.set_size, loaded.volume, await _wanted(core, loaded.pool, loaded.expanded))
-    await driver.set_size(loaded.volume, await _wanted(core, loaded.pool, expanded))
+    core.storage.driver(loaded.pool)  # Unavailable, before there is anything to take back
+    undo.add(core.storage.set_size, loaded.pool, loaded.volume, await _wanted(core, loaded.pool, loaded.expanded))
+    await core.storage.set_size(loaded.pool, loaded.volume, await _wanted(core, loaded.pool, expanded))
 
 
 async def _wanted(core: InstanceCore, pool: str, expanded: Expanded) -> int | None:
@@ -38,4 +35,6 @@ async def _wanted(core: InstanceCore, pool: str, expanded: Expanded) -> int | No
 
 
 def _own(expanded: Expanded) -> str:
-    return expanded.root_disk()[1].get("size", "")
+    """Where there are several root disks, none says it."""
+    roots = list(expanded.root_disks().values())
+    return roots[0].get("size", "") if len(roots) == 1 else ""

@@ -121,10 +121,10 @@ class SnapshotRestore:
             await rows.set_phase(tx, record.id, "")
         await self._networks.reserve(record, planned.expanded, {})
 
-    async def repair(self) -> list[str]:
+    async def repair(self, pool: str | None = None) -> list[str]:
         """On start: finish what was cut off; what still runs had not been touched. One sentence for each."""
         done: list[str] = []
-        for loaded in await self._core.load_all(None):
+        for loaded in await self._core.load_repairable(pool):
             kind = next((each for each in (RESTORING_RUNNING, RESTORING) if loaded.record.phase.startswith(each)), None)
             if kind is None:
                 continue

@@ -60,6 +60,12 @@ class SnapshotService:
             loaded = await self._core.load_in(tx, project, name)
             return loaded, await rows.snapshots_of(tx, loaded.record.id)
 
+    async def _find_names(self, project: str, name: str) -> tuple[Loaded, Collection[str]]:
+        """An instance with the names that its snapshots have: there may be a thousand of them."""
+        async with self._core.database.read() as tx:
+            loaded = await self._core.load_in(tx, project, name)
+            return loaded, await rows.snapshot_names(tx, loaded.record.id)
+
     async def sizes(self, loaded: Loaded, snapshots: Collection[Snapshot]) -> Mapping[str, int]:
         """Bytes that each takes for itself, by name; of those where the pool knows."""
         volumes = [loaded.volume.at(each.name) for each in snapshots]
@@ -77,8 +83,8 @@ class SnapshotService:
         """The operation that takes one. Refused before it starts: a bad or taken name, a bad pattern, a stateful one."""
         if order.stateful:
             raise BadRequest("Stateful snapshots need CRIU, which is not supported in this release")
-        loaded, present = await self._find_rows(project, name)
-        _name_for(order, loaded, present)
+        loaded, taken = await self._find_names(project, name)
+        _name_for(order, loaded, taken)
 
         async def work(_: Operation) -> Mapping[str, Any]:
             return await self.take(loaded.machine, order, caller=caller)
@@ -92,10 +98,10 @@ class SnapshotService:
 
     async def take_held(self, machine: MachineId, order: Order, *, caller: Caller) -> Mapping[str, Any]:
         """As `take`, by who holds the instance's lock."""
-        loaded, present = await self._find_rows(machine.project, machine.name)
+        loaded, taken = await self._find_names(machine.project, machine.name)
         if loaded.record.phase:
             raise Conflict(f"Instance is busy: {loaded.record.phase}")
-        name = _name_for(order, loaded, present)
+        name = _name_for(order, loaded, taken)
         driver = self._core.storage.driver(loaded.pool)
         target = loaded.volume.at(name)
         async with self._core.database.write() as tx:
@@ -157,9 +163,9 @@ class SnapshotService:
     async def rename(self, project: str, name: str, snapshot: str, new: str, *, caller: Caller) -> Operation:
         """The operation that gives one another name."""
         names.snapshot(new)
-        loaded, present = await self._find_rows(project, name)
+        loaded, taken = await self._find_names(project, name)
         await self._core.load_snapshot(project, name, snapshot)
-        _require_free(new, present)
+        _require_free(new, taken)
 
         async def work(_: Operation) -> None:
             async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
@@ -215,13 +221,14 @@ class SnapshotService:
             OperationSpec(description, work, project=record.project, resources=resources, caller=caller)
         )
 
-    async def repair(self) -> list[str]:
-        """On start: remove snapshots whose making or removal was cut off, let guests go on, finish restores. One sentence for
-        each."""
-        done = [*await pauses.repair(self._core), *await self._restorer.repair()]
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back: remove snapshots whose making or removal was cut off, finish restores.
+        On start alone, when nobody else pauses any: let guests go on. One sentence for each."""
+        done = [] if pool is not None else await pauses.repair(self._core)
+        done += await self._restorer.repair(pool)
         async with self._core.database.read() as tx:
             half = {each for each, found in (await rows.snapshots_in(tx)).items() if any(one.phase for one in found)}
-        for loaded in await self._core.load_all(None) if half else ():
+        for loaded in await self._core.load_repairable(pool) if half else ():
             if loaded.record.id not in half:
                 continue
             _, present = await self._find_rows(loaded.record.project, loaded.record.name)
@@ -232,17 +239,17 @@ class SnapshotService:
         return done
 
 
-def _name_for(order: Order, loaded: Loaded, present: Collection[Snapshot]) -> str:
+def _name_for(order: Order, loaded: Loaded, taken: Collection[str]) -> str:
     """BadRequest for a name or pattern that is none, Conflict for a name that is taken."""
     if order.name:
-        _require_free(names.snapshot(order.name), present)
+        _require_free(names.snapshot(order.name), taken)
         return order.name
     pattern = loaded.expanded.config.get("snapshots.pattern", "")
-    return snapshot_names.choose(pattern, {each.name for each in present}, datetime.now().astimezone())
+    return snapshot_names.choose(pattern, taken, datetime.now().astimezone())
 
 
-def _require_free(name: str, present: Collection[Snapshot]) -> None:
-    if any(each.name == name for each in present):
+def _require_free(name: str, taken: Collection[str]) -> None:
+    if name in taken:
         raise Conflict(f"Snapshot {name!r} already exists")
 
 

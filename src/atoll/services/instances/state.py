@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from atoll import config as keys
+from atoll.db import instance_volumes
 from atoll.db import instances as rows
 from atoll.domain import clock
 from atoll.domain.caller import DAEMON, Caller
@@ -101,6 +102,8 @@ class InstanceRunner:
             raise BadRequest("Stateful stop and start need CRIU, which is not supported in this release")
         if loaded.record.phase:
             raise Conflict(f"Instance is busy: {loaded.record.phase}")
+        if action is StateAction.START:
+            self._core.storage.driver(loaded.pool)  # Unavailable at once, not as the operation's failure
 
         async def work(_: Operation) -> None:
             await self.act(loaded.machine, action, timeout=timeout, force=force, caller=caller)
@@ -181,6 +184,7 @@ class InstanceRunner:
             raise BadRequest("The instance is already running")
         if self.before_start is not None:
             await self.before_start(loaded)
+        await self._require_sound(loaded)
         await requirements.meet(loaded.expanded.config)
         idmap = await self.idmaps.of_next_start(loaded)
         storage = self._core.storage.driver(loaded.pool)
@@ -189,7 +193,7 @@ class InstanceRunner:
             await templates.apply(loaded, storage)
             mounted = await storage.mount(loaded.volume, idmap)
             undo.add(storage.unmount, loaded.volume)
-            prepared = await self._devices.prepare(loaded, undo)
+            prepared = await self._devices.prepare(loaded, idmap, undo)
             volatile = {
                 **prepared.volatile,
                 **self.idmaps.volatile_of_start(loaded, idmap),
@@ -206,6 +210,17 @@ class InstanceRunner:
             await self._devices.started(prepared)
             await self.balancer.settle()
             undo.success()
+
+    async def _require_sound(self, loaded: Loaded) -> None:
+        """BadRequest if a change of a profile left it without a clear root disk, Conflict if it could not be described for a
+        recovery: the records of its snapshots are not complete."""
+        loaded.expanded.root_disk()
+        async with self._core.database.read() as tx:
+            if not await instance_volumes.has_all(tx, loaded.record.id):
+                raise Conflict(
+                    "Instance snapshot record count doesn't match instance snapshot volume record count",
+                    hint="the daemon adds what is missing when it is started again",
+                )
 
     def _launch(self, loaded: Loaded, idmap: IdMap | None, mounted: Mounted, prepared: PreparedAll, limited: Limits) -> Launch:
         config = loaded.expanded.config
@@ -234,7 +249,8 @@ class InstanceRunner:
     async def limits_of(self, loaded: Loaded, expanded: Expanded) -> Limits:
         """Parsed limits that go with an expanded form, which the machine is about to be given: from now on the balance of CPUs
         counts it so."""
-        disks = await disk_limits.by_disk(loaded, expanded, self._core.storage)
+        owner = await self._core.volume_owner(loaded.record.project)
+        disks = await disk_limits.by_disk(loaded, expanded, self._core.storage, owner=owner)
         cpu_set = self.balancer.place(loaded.machine, expanded.config)
         return limits.from_config(expanded.config, memory_total=self._core.facts.memory_total, cpu_set=cpu_set, disks=disks)
 
@@ -283,7 +299,8 @@ class InstanceRunner:
     async def _restart_held(self, loaded: Loaded, *, timeout: float, force: bool) -> None:
         if not self._core.status(loaded.record).is_running:
             raise BadRequest("The instance is already stopped")
-        await requirements.meet(loaded.expanded.config)  # before it is stopped for nothing
+        await self._require_sound(loaded)  # before it is stopped for nothing
+        await requirements.meet(loaded.expanded.config)
         await self._end(loaded, None if force else timeout)
         await self.start_held(await self._core.load(loaded.record.project, loaded.record.name))
 

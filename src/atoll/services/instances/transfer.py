@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.drivers.storage.contract import StorageDriver, TakingOver, VolumeId, VolumeKind
-from atoll.host import small_files, trees, treesync
+from atoll.host import disk_image, small_files, trees, treesync
 
 BESIDE = ("metadata.yaml", "backup.yaml", "templates")
 """What stands beside the root file system."""
@@ -20,10 +20,11 @@ BESIDE = ("metadata.yaml", "backup.yaml", "templates")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A volume or a snapshot in a pool."""
+    """A volume or a snapshot in a pool. `is_disk`: its data is one file that is a disk, see `disk_image`."""
 
     driver: StorageDriver
     volume: VolumeId
+    is_disk: bool = False
 
     def at(self, snapshot: str) -> Place:
         """The volume's snapshot of that name."""
@@ -55,7 +56,10 @@ async def transfer(states: Sequence[Place], target: Place) -> None:
 async def bring(state: Place, target: Place) -> None:
     """Make an existing volume, which is not mounted, as that state is. After a failure it is something in between."""
     async with state.driver.open_rootfs(state.volume) as rootfs, target.driver.open_rootfs(target.volume) as copy:
-        await treesync.sync(rootfs, copy)
+        if state.is_disk:
+            await disk_image.sync(rootfs, copy)
+        else:
+            await treesync.sync(rootfs, copy)
     await _copy_beside(state, target.driver.data(target.volume))
 
 

@@ -1,4 +1,4 @@
-"""Changing and renaming instances, and what a change of a profile means for the instances that have it.
+"""Changing and renaming instances.
 
 A running instance takes what can be taken live (limits, devices that can be hotplugged); a change that cannot be applied to it
 is refused before anything is written.
@@ -6,20 +6,19 @@ is refused before anything is written.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from atoll.db import instances as rows
-from atoll.db import profiles as profile_rows
 from atoll.db import storage as storage_rows
 from atoll.db.engine import Transaction
 from atoll.domain import architectures, names
 from atoll.domain.caller import Caller
-from atoll.domain.entities import Instance, Profile
-from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound
+from atoll.domain.entities import Instance
+from atoll.domain.errors import BadRequest, Conflict, NotFound
 from atoll.domain.image_metadata import Trigger
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
@@ -32,8 +31,6 @@ from atoll.services.instances.expand import Expanded, expand
 from atoll.services.instances.state import InstanceRunner
 from atoll.services.networks import NetworkService
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
-
-log = logging.getLogger(__name__)
 
 RENAMING = "renaming from "
 """Phase of a row whose files may still have the name that follows."""
@@ -104,10 +101,9 @@ class InstanceUpdater:
             self._core.check_config(change.config)
             expanded = await self._checked(loaded, change)
             async with Reverter(f"update instance {loaded.machine.key}") as undo:
-                volatile = await self._apply(loaded, expanded, undo)
+                volatile = await self.apply(loaded, expanded, undo)
                 async with self._core.database.write() as tx:
-                    volatile |= await self._idmap(tx, loaded, expanded)
-                    volatile |= cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
+                    volatile |= await self.of_next_start(tx, loaded, expanded)
                     config = {k: v for k, v in {**change.config, **volatile}.items() if v != ""}
                     await rows.update(
                         tx,
@@ -146,9 +142,10 @@ class InstanceUpdater:
             expanded = expand(change.config, change.devices, [available[name] for name in change.profiles])
             _require_same_pool(loaded, expanded)
             await self._devices.validate(tx, loaded.record.project, change.devices)
+            await self._devices.validate_together(tx, loaded, expanded.devices)
         return expanded
 
-    async def _apply(self, loaded: Loaded, expanded: Expanded, undo: Reverter) -> dict[str, str]:
+    async def apply(self, loaded: Loaded, expanded: Expanded, undo: Reverter) -> dict[str, str]:
         """Bring an instance, above all a running one, from its old to its new expanded form. Returns volatile changes."""
         await root_size.change(self._core, loaded, expanded, undo)
         if not self._core.status(loaded.record).is_running:
@@ -165,71 +162,13 @@ class InstanceUpdater:
             await self._runner.apply_limits(loaded, new)
         return volatile
 
-    async def _idmap(self, tx: Transaction, loaded: Loaded, expanded: Expanded) -> dict[str, str]:
-        """Volatile changes for the ids of the next start, where the new configuration says something else about them."""
-        if not _differ(loaded.expanded.config, expanded.config, _ID_KEYS):
-            return {}
-        return await self._runner.idmaps.choose(tx, loaded.machine, expanded.config)
-
-    # --- profiles ------------------------------------------------------------------------------------------------------
-
-    def check_profile(self, config: Mapping[str, str]) -> None:
-        """BadRequest for what a profile may not have."""
-        if any(key.startswith("volatile.") for key in config):
-            raise BadRequest("Volatile keys can only be set on instances")
-        self._core.check_config(config)
-
-    async def change_profile(self, profile: Profile, new: Profile) -> None:
-        """Write a profile's new content and bring all running instances that have it there: all of it or, when one cannot follow,
-        nothing."""
-        held: frozenset[MachineId] = frozenset()
-        while True:
-            async with self._core.hold(*held):
-                async with self._core.database.read() as tx:
-                    users = frozenset(MachineId(*each) for each in await self._users(tx, profile))
-                if users <= held:
-                    await self._change_profile_held(profile, new, users)
-                    return
-            held = users  # some came meanwhile
-
-    @staticmethod
-    async def _users(tx: Transaction, profile: Profile) -> list[tuple[str, str]]:
-        return (await profile_rows.users(tx, [profile.id])).get(profile.id, [])
-
-    async def _change_profile_held(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> None:
-        changes = await self._changes_of(profile, new, users)
-        volatile: dict[int, dict[str, str]] = {}
-        async with Reverter(f"change profile {profile.name}") as undo:
-            for loaded, expanded in changes:
-                with _naming(loaded):
-                    volatile[loaded.record.id] = await self._apply(loaded, expanded, undo)
-            async with self._core.database.write() as tx:
-                for loaded, expanded in changes:
-                    with _naming(loaded):
-                        more = await self._idmap(tx, loaded, expanded)
-                        more |= cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
-                    await rows.patch_config(tx, loaded.record.id, {**volatile[loaded.record.id], **more})
-                await profile_rows.update(tx, profile.id, new.description, new.config, new.devices)
-            undo.success()
-        for loaded, expanded in changes:
-            self._guests.changed(loaded.machine, loaded.expanded, expanded)
-            if loaded.expanded.devices != expanded.devices:
-                await self._networks.reserve(loaded.record, expanded, {})
-
-    async def _changes_of(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> list[tuple[Loaded, Expanded]]:
-        """What becomes of each user of a profile, in a fixed number of statements for each project. BadRequest if one cannot."""
-        changes: list[tuple[Loaded, Expanded]] = []
-        for project in sorted({machine.project for machine in users}):
-            async with self._core.database.read() as tx:
-                available = {**await self._core.profiles_in(tx, project), profile.name: new}
-            for loaded in await self._core.load_all(project):
-                if loaded.machine in users:
-                    record = loaded.record
-                    expanded = expand(record.config, record.devices, [available[each] for each in record.profiles])
-                    with _naming(loaded):
-                        _require_same_pool(loaded, expanded)
-                    changes.append((loaded, expanded))
-        return changes
+    async def of_next_start(self, tx: Transaction, loaded: Loaded, expanded: Expanded) -> dict[str, str]:
+        """Volatile changes for the next start: its ids, where the new configuration says something else about them, and whether
+        the guest sets itself up anew."""
+        volatile = cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
+        if _differ(loaded.expanded.config, expanded.config, _ID_KEYS):
+            volatile = {**volatile, **await self._runner.idmaps.choose(tx, loaded.machine, expanded.config)}
+        return volatile
 
     # --- rename --------------------------------------------------------------------------------------------------------
 
@@ -253,6 +192,7 @@ class InstanceUpdater:
         async with self._core.hold(MachineId(project, name), MachineId(project, new)):
             loaded = await self._core.load(project, name)
             self._core.require_stopped(loaded, "renamed")
+            await self._core.require_unread(loaded)
             driver = self._core.storage.driver(loaded.pool)
             await driver.unmount(loaded.volume)
             async with Reverter(f"rename instance {loaded.machine.key}") as undo:
@@ -264,7 +204,7 @@ class InstanceUpdater:
                     waiting = loaded.record.config.get(templates.APPLY) or Trigger.RENAME.value
                     await rows.patch_config(tx, loaded.record.id, {templates.APPLY: waiting, **cloud_init.new_id()})
                 undo.add(self._rename_rows_back, loaded, new)
-                await self.rename_files(loaded, new)
+                await self._rename_files(loaded, new, undo)
                 async with self._core.database.write() as tx:
                     await rows.set_phase(tx, loaded.record.id, "")
                 undo.success()
@@ -273,26 +213,32 @@ class InstanceUpdater:
             await self._networks.reserve(renamed.record, renamed.expanded, {})
         self._core.tell("instance-renamed", renamed.record, caller=caller, context={"old_name": name})
 
-    async def rename_files(self, loaded: Loaded, new: str) -> None:
-        """Volume and folders; can be repeated."""
-        target = volume_of(loaded.record.project, new)
-        driver = self._core.storage.driver(loaded.pool)
-        await driver.rename(loaded.volume, target)
+    async def _rename_files(self, loaded: Loaded, new: str, undo: Reverter) -> None:
+        """Volume and folders."""
+        driver, target = self._core.storage.driver(loaded.pool), volume_of(loaded.record.project, new)
         new_key = MachineId(loaded.record.project, new).key
-        await folders.rename_instance_folders(self._core.paths, loaded.machine.key, new_key, driver.data(target))
+        undo.add(self._rename_folders, new_key, loaded.machine.key, driver.data(loaded.volume))  # after the volume is back
+        await driver.rename(loaded.volume, target)
+        undo.add(driver.rename, target, loaded.volume)
+        await self._rename_folders(loaded.machine.key, new_key, driver.data(target))
 
-    async def repair(self) -> list[str]:
-        """On start: let the files follow a row whose renaming was cut off. One sentence for each."""
+    async def _rename_folders(self, key: str, new: str, data: Path) -> None:
+        """Let them follow the volume; can be repeated."""
+        await folders.rename_instance_folders(self._core.paths, key, new, data)
+
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """On start, and when a pool that was away is back: let the files follow a row whose renaming was cut off. One sentence
+        for each."""
         done: list[str] = []
-        for loaded in await self._core.load_all(None):
+        for loaded in await self._core.load_repairable(pool):
             if not loaded.record.phase.startswith(RENAMING):
                 continue
             old = loaded.record.phase.removeprefix(RENAMING)
             before = Loaded(dataclasses.replace(loaded.record, name=old), loaded.expanded)
-            try:
-                await self.rename_files(before, loaded.record.name)
-            except NotFound:
-                log.debug("The files of %s had their new name already", loaded.machine.key)
+            driver = self._core.storage.driver(loaded.pool)
+            with suppress(NotFound):  # it has the new name already: the pool's audit sees to that
+                await driver.rename(before.volume, loaded.volume)
+            await self._rename_folders(before.machine.key, loaded.machine.key, driver.data(loaded.volume))
             async with self._core.database.write() as tx:
                 await rows.set_phase(tx, loaded.record.id, "")
             done.append(f"finished renaming instance {old} to {loaded.record.name}")
@@ -327,15 +273,6 @@ def _require_same_pool(loaded: Loaded, expanded: Expanded) -> None:
     pool = expanded.root_disk()[1].get("pool", "")
     if pool != loaded.pool:
         raise BadRequest(f'Cannot update root disk device pool name to "{pool}"', hint="move the instance instead")
-
-
-@contextlib.contextmanager
-def _naming(loaded: Loaded) -> Iterator[None]:
-    """Errors inside say which instance they are about."""
-    try:
-        yield
-    except AtollError as error:
-        raise type(error)(f"Instance {loaded.record.name!r}: {error.message}", hint=error.hint) from error
 
 
 def change_of(record: Instance) -> Change:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
-from atoll.domain import protobuf
+from atoll.domain import protobuf, words
 from atoll.domain.errors import AtollError, BadRequest, HostError, Unavailable
 from atoll.domain.migration_header import Control
 from atoll.domain.protobuf import Message
@@ -28,7 +28,6 @@ NAMES = (CONTROL, FILES)
 LARGEST_MESSAGE = 1 << 20
 _ANSWER_SECONDS = 60.0
 _REASON_SECONDS = 2.0
-_LONGEST_REASON = 500
 _OPERATION = re.compile(r"/1\.0/operations/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 M = TypeVar("M", bound=Message)
@@ -40,6 +39,10 @@ def refuse_live() -> NoReturn:
         "Moving a running instance with its processes needs CRIU, which is not supported in this release",
         hint="stop the instance, or copy its files alone with --stateless",
     )
+
+
+class _Refused(HostError):
+    """The other side has said that it failed, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +102,19 @@ class Channels:
             raise Unavailable("The other server does not answer") from error
         if data is None:
             raise Unavailable("The connection to the other server broke")
-        return protobuf.decode(kind, data)
+        return _decode(kind, data)
 
     async def hear_success(self) -> None:
         """Wait until the other side is done. HostError, with its reason, if it failed."""
-        told = await self.hear(Control, seconds=None)
-        if not told.success:
-            raise HostError(f"The other server failed: {_printable(told.message or 'it does not say why')}")
+        _check(await self.hear(Control, seconds=None))
 
     @asynccontextmanager
     async def told(self) -> AsyncIterator[None]:
         """A failure of the block is told to the other side; one whose reason is the other side's gets that."""
         try:
             yield
+        except _Refused:
+            raise
         except (Unavailable, HostError) as error:
             reason = await self._reason()
             await self._complain(str(error))
@@ -135,12 +138,22 @@ class Channels:
             told = await self.hear(Control, seconds=_REASON_SECONDS)
         except AtollError:
             return ""
-        return "" if told.success else _printable(told.message or "")
+        return "" if told.success else words.of_stranger(told.message or "")
 
 
-def _printable(text: str) -> str:
-    """A stranger's words in a message of ours."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_REASON])
+def _decode(kind: type[M], data: bytes) -> M:
+    """HostError if instead of something of that kind the other side says that it failed."""
+    try:
+        return protobuf.decode(kind, data)
+    except BadRequest:
+        with suppress(BadRequest):
+            _check(protobuf.decode(Control, data))
+        raise
+
+
+def _check(told: Control) -> None:
+    if not told.success:
+        raise _Refused(f"The other server failed: {words.of_stranger(told.message or 'it does not say why')}")
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,11 +20,11 @@ from atoll.domain.errors import BadRequest
 from atoll.domain.idmap import IdMap, IdRange
 from atoll.domain.migration_header import Header
 
-INDEX_VERSION = 1
-LARGEST_INDEX = 4 << 20
 MOST_SNAPSHOTS = 5000
 
 _LATEST = 253402300799  # the year 9999 ends
+
+T = TypeVar("T")
 _FIELDS = {
     "container": "Container",
     "snapshots": "Snapshots",
@@ -43,10 +43,10 @@ def snapshot(record: Snapshot) -> wire.Snapshot:
     """A snapshot's record as it is told."""
     return wire.Snapshot(
         name=record.name,
-        config=_config(record.config),
+        config=pairs(record.config),
         profiles=tuple(record.profiles),
         ephemeral=record.ephemeral,
-        devices=tuple(wire.Device(name, _config(device)) for name, device in sorted(record.devices.items())),
+        devices=tuple(wire.Device(name, pairs(device)) for name, device in sorted(record.devices.items())),
         architecture=architectures.find(record.architecture).id,
         stateful=False,
         created_at=seconds(record.created_at),
@@ -55,7 +55,8 @@ def snapshot(record: Snapshot) -> wire.Snapshot:
     )
 
 
-def _config(config: Mapping[str, str]) -> tuple[wire.Config, ...]:
+def pairs(config: Mapping[str, str]) -> tuple[wire.Config, ...]:
+    """A configuration as it is told."""
     return tuple(wire.Config(key, value) for key, value in sorted(config.items()))
 
 
@@ -75,7 +76,7 @@ def index(tree: Mapping[str, Any]) -> bytes:
 def check_offer(header: Header) -> None:
     """BadRequest unless it says what can be."""
     if len(header.snapshots) > MOST_SNAPSHOTS:
-        raise BadRequest(f"The instance has more than {MOST_SNAPSHOTS} snapshots")
+        raise BadRequest(f"There are more than {MOST_SNAPSHOTS} snapshots")
     told = [each.name for each in header.snapshots]
     if tuple(told) != header.snapshot_names:
         raise BadRequest("The other server names other snapshots than it describes")
@@ -98,8 +99,8 @@ def entry(told: wire.Snapshot) -> InstanceEntry:
         name=names.snapshot(told.name),
         type="container",
         architecture=architectures.by_id(told.architecture).name,
-        created_at=_time(told.created_at),
-        expires_at=_time(told.expires_at),
+        created_at=time(told.created_at),
+        expires_at=time(told.expires_at),
         ephemeral=told.ephemeral,
         config={each.key: each.value for each in told.config},
         devices={names.device(each.name): {key.key: key.value for key in each.config} for each in told.devices},
@@ -107,8 +108,8 @@ def entry(told: wire.Snapshot) -> InstanceEntry:
     )
 
 
-def _time(told: int | None) -> str:
-    """Go tells of no time as one long before 1970."""
+def time(told: int | None) -> str:
+    """A time as it was told; empty for none, which Go tells as one long before 1970."""
     if told is None or told <= 0:
         return ""
     if told > _LATEST:
@@ -118,16 +119,21 @@ def _time(told: int | None) -> str:
 
 def parse_index(data: bytes) -> InstanceBackup:
     """The reverse of `index`, names valid. Empty for an index that says nothing."""
+    backup = read_index(data, InstanceBackup)
+    if backup != InstanceBackup():
+        backup_metadata.check(backup, "index")
+    return backup
+
+
+def read_index(data: bytes, kind: type[T]) -> T:
+    """A backup's description of that kind, of which nothing is validated but its shape."""
     try:
         tree = msgspec.json.decode(data)
         told = tree.get("config") or {}
         found = {ours: _present(told[theirs]) for ours, theirs in _FIELDS.items() if ours != "profiles" and told.get(theirs)}
-        backup = msgspec.convert(found, InstanceBackup, strict=False)
+        return msgspec.convert(found, kind, strict=False)
     except (msgspec.MsgspecError, AttributeError, RecursionError) as error:
         raise BadRequest(f"The other server's index is malformed: {error}") from error
-    if found:
-        backup_metadata.check(backup, "index")
-    return backup
 
 
 def _present(tree: Any) -> Any:

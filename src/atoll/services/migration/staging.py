@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from atoll.config import units
 from atoll.domain import image_metadata
 from atoll.domain.errors import AtollError, BadRequest
-from atoll.domain.migration_header import Header, RsyncFeatures
-from atoll.host import confined, rsync, small_files
-from atoll.host.rsync import Options, Tree
+from atoll.domain.paths import Paths
+from atoll.drivers.storage.contract import VolumeId
+from atoll.host import confined, small_files
 from atoll.host.threads import in_thread
 from atoll.services.instances.backup_files import BackupFiles
-from atoll.services.instances.core import InstanceCore
 from atoll.services.instances.transfer import Place
 from atoll.services.operations import Operation
 
@@ -25,18 +24,10 @@ _METADATA, _TEMPLATES = "metadata.yaml", "templates"
 _MOST_TEMPLATES = 1000
 
 
-def options(header: Header) -> Options:
-    """What the target has agreed to."""
-    agreed = header.rsync_features or RsyncFeatures()
-    return Options(
-        xattrs=bool(agreed.xattrs), delete=bool(agreed.delete), compress=bool(agreed.compress), whole=bool(agreed.whole)
-    )
-
-
 @asynccontextmanager
-async def folder(core: InstanceCore) -> AsyncIterator[Path]:
+async def folder(paths: Paths) -> AsyncIterator[Path]:
     """A folder for what stands beside a root file system; it goes with the block, or on the next start."""
-    files = BackupFiles(core.paths)
+    files = BackupFiles(paths)
     made = await files.receive()
     async with files.using(made):
         await in_thread((made / "rootfs").mkdir)
@@ -62,33 +53,51 @@ class Progress:
             self._operation.progress(PROGRESS, text)
 
 
-async def send(place: Place, beside: Path, link: rsync.Link, how: Options, progress: Progress) -> None:
-    """Send a volume or a snapshot."""
-    await small_files.copy(place.driver.data(place.volume), beside, (_METADATA, _TEMPLATES))
-    async with place.driver.open_rootfs(place.volume) as rootfs:
-        await rsync.send(Tree(beside, rootfs), link, how, progress)
+def progress(operation: Operation, volume: VolumeId) -> Progress:
+    """Of a volume, or of a snapshot of it."""
+    return Progress(operation, f"{volume.name}/{volume.snapshot}" if volume.snapshot else volume.name)
+
+
+async def copy_beside(state: Place, beside: Path) -> None:
+    """What is to be sent beside a root file system."""
+    await small_files.copy(state.driver.data(state.volume), beside, (_METADATA, _TEMPLATES))
 
 
 async def place_beside(beside: Path, data: Path) -> None:
     """Put what came from a stranger beside a root file system: the files that belong there, if they are such."""
-    await in_thread(_place_beside, beside, data)
+    await in_thread(lambda: _write(read_beside(beside), data))
 
 
-def _place_beside(beside: Path, data: Path) -> None:
+async def write_beside(files: Mapping[str, bytes], data: Path) -> None:
+    """As `place_beside`, of files that a stranger named and sent."""
+    await in_thread(_write, {name: content for name, content in files.items() if _belongs(name)}, data)
+
+
+def read_beside(folder: Path) -> dict[str, bytes]:
+    """The small files that belong beside a root file system, by their names, whatever else there is. Blocks."""
+    found = {}
+    for name in (_METADATA, *_templates(folder)):
+        with suppress(AtollError):  # not there, or not a small file
+            found[name] = confined.read(folder, name)
+    return found
+
+
+def _write(files: Mapping[str, bytes], data: Path) -> None:
     for name in (_METADATA, _TEMPLATES):
         confined.remove_tree(data / name)
-    for name in (_METADATA, *_templates(beside)):
-        try:
-            content = confined.read(beside, name)
-        except AtollError:
-            continue  # not there, or not a small file
+    for name, content in files.items():
         if name != _METADATA:
             (data / _TEMPLATES).mkdir(mode=0o755, exist_ok=True)
         confined.write(data, name, content, mode=0o644)
 
 
-def _templates(beside: Path) -> list[str]:
-    found = beside / _TEMPLATES
+def _belongs(name: str) -> bool:
+    folder, slash, rest = name.partition("/")
+    return name == _METADATA or (folder == _TEMPLATES and bool(slash) and _is_template(rest))
+
+
+def _templates(folder: Path) -> list[str]:
+    found = folder / _TEMPLATES
     if found.is_symlink() or not found.is_dir():
         return []
     listed = sorted(each.name for each in found.iterdir())[:_MOST_TEMPLATES]

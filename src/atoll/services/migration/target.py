@@ -10,13 +10,10 @@ A kill leaves a row with phase "creating", or "refreshing", as those of local co
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -24,14 +21,12 @@ from atoll.db import instance_copies as copies
 from atoll.db.engine import Transaction
 from atoll.domain.backup_metadata import InstanceBackup, InstanceEntry
 from atoll.domain.caller import Caller
-from atoll.domain.errors import Unavailable
 from atoll.domain.idmap import IdMap
 from atoll.domain.image_metadata import Trigger
-from atoll.domain.migration_header import ALL_FEATURES, Control, Criu, FsType, Header, RsyncFeatures
+from atoll.domain.migration_header import Control, Criu, Header
 from atoll.domain.migration_header import Snapshot as Told
 from atoll.drivers.instance.contract import MachineId
-from atoll.host import folders, rsync
-from atoll.host.rsync import Tree
+from atoll.host import folders
 from atoll.services import budgets
 from atoll.services.instances import copy, restoring
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
@@ -40,12 +35,11 @@ from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.refresh import InstanceRefresher, Steps
 from atoll.services.instances.sockets import Sockets
 from atoll.services.instances.transfer import Place
-from atoll.services.migration import channels, description, source, staging
+from atoll.services.migration import channels, description, handshake, staging
 from atoll.services.migration.channels import Channels, Peer
-from atoll.services.migration.staging import Progress
+from atoll.services.migration.transport import Arrival, State, Transport, Ways
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
-_INDEX_SECONDS = 60.0
 _LAST_IDMAP = "volatile.last_state.idmap"
 
 
@@ -65,12 +59,14 @@ class MigrationTarget:
     def __init__(
         self,
         core: InstanceCore,
+        ways: Ways,
         devices: DeviceService,
         creator: InstanceCreator,
         refresher: InstanceRefresher,
         operations: OperationRegistry,
     ) -> None:
         self._core = core
+        self._ways = ways
         self._devices = devices
         self._creator = creator
         self._refresher = refresher
@@ -84,45 +80,48 @@ class MigrationTarget:
         if offer.peer is not None:
             offer.peer.check()
         sockets = Sockets(channels.NAMES)
-        arrival = Arrival(self._core, self._devices, offer, sockets)
+        visit = Visit(self._core, self._ways, self._devices, offer, sockets)
         present = await self._refresher.find_target(request.project, request.name) if offer.refresh else None
         if present is not None:
-            return self._refresh(present, arrival, sockets, caller)
+            return self._refresh(present, visit, sockets, caller)
         return await self._creator.start(
             _without_host(request),
-            _Origin(self._core, arrival),
+            _Origin(self._core, visit),
             caller=caller,
             sockets=sockets if offer.peer is None else None,
+            around=visit.to_the_end,
         )
 
-    def _refresh(self, target: Loaded, arrival: Arrival, sockets: Sockets, caller: Caller) -> Operation:
+    def _refresh(self, target: Loaded, visit: Visit, sockets: Sockets, caller: Caller) -> Operation:
         self._refresher.check(target)
 
         async def work(operation: Operation) -> None:
-            async with arrival.linked() as link, self._core.hold(target.machine), link.told():
-                await self._refresh_held(target, arrival, operation)
-                await link.tell(Control(success=True))
+            async with visit.linked() as link, link.told():
+                header = await visit.hear_offer()
+                async with handshake.soon(self._core.hold(target.machine)):
+                    await self._refresh_held(target, visit, header, operation)
+                    await link.tell(Control(success=True))
             self._core.tell("instance-updated", target.record, caller=caller)
 
         record = target.record
         spec = OperationSpec(
             "Refreshing instance", work, project=record.project, resources=instance_resources(record.name), caller=caller
         )
-        return self._operations.start(spec if arrival.offer.peer is not None else sockets.declare(spec))
+        return self._operations.start(spec if visit.offer.peer is not None else sockets.declare(spec))
 
-    async def _refresh_held(self, target: Loaded, arrival: Arrival, operation: Operation) -> None:
+    async def _refresh_held(self, target: Loaded, visit: Visit, header: Header, operation: Operation) -> None:
         loaded, present = await copy.find_whole(self._core, target.record.project, target.record.name)
         self._refresher.check(loaded)
-        header = await arrival.hear_offer()
-        told = () if arrival.offer.instance_only else header.snapshots
-        await arrival.answer(header, description.missing(told, present), refresh=True)
-        extra = [] if arrival.offer.instance_only else description.extra(told, present)
+        told = () if visit.offer.instance_only else header.snapshots
+        kept = [each.name for each in present if each not in description.extra(header.snapshots, present)]
+        await visit.answer(description.missing(told, present), loaded, kept=kept)
+        extra = [] if visit.offer.instance_only else description.extra(told, present)
 
         async def write(tx: Transaction) -> None:
-            await arrival.write(tx, loaded)
+            await visit.write(tx, loaded)
 
         async def bring() -> None:
-            await arrival.receive(loaded, operation)
+            await visit.receive(operation)
 
         async def settle(tx: Transaction) -> None:
             return
@@ -130,26 +129,33 @@ class MigrationTarget:
         await self._refresher.change(loaded, extra, Steps(write, bring, settle))
 
 
-class Arrival:
+class Visit:
     """One instance on its way, once `linked`: `hear_offer`, `answer`, `write`, `receive`, in that order."""
 
-    def __init__(self, core: InstanceCore, devices: DeviceService, offer: Offer, sockets: Sockets) -> None:
+    def __init__(self, core: InstanceCore, ways: Ways, devices: DeviceService, offer: Offer, sockets: Sockets) -> None:
         self.offer = offer
         self._core = core
+        self._ways = ways
         self._devices = devices
         self._sockets = sockets
         self._found: Channels | None = None
         self._header = Header()
-        self._answer = Header()
+        self._coming: tuple[Arrival, Transport] | None = None
         self._backup = InstanceBackup()
 
     @asynccontextmanager
     async def linked(self) -> AsyncIterator[Channels]:
         """The link, while the block runs."""
-        opened: AbstractAsyncContextManager[Channels]
-        opened = channels.opened(self.offer.peer) if self.offer.peer is not None else channels.connected(self._sockets)
-        async with opened as self._found:
+        async with handshake.linked(self.offer.peer, self._sockets) as self._found:
             yield self._found
+
+    @asynccontextmanager
+    async def to_the_end(self) -> AsyncIterator[None]:
+        """The block runs `linked`; the source hears of its failure, or that all is here and stays: upon that, who moves an
+        instance deletes the original."""
+        async with self.linked() as link, link.told():
+            yield
+            await link.tell(Control(success=True))
 
     @property
     def _link(self) -> Channels:
@@ -162,61 +168,42 @@ class Arrival:
         description.check_offer(self._header)
         return self._header
 
-    async def answer(self, header: Header, wanted: Sequence[Told], *, refresh: bool) -> None:
-        """Say which snapshots are to come, and how; then hear the index, if there is one."""
-        self._answer = Header(
-            fs=FsType.RSYNC,
-            criu=header.criu,
-            snapshot_names=tuple(each.name for each in wanted),
-            snapshots=tuple(wanted),
-            rsync_features=ALL_FEATURES.common(header.rsync_features or RsyncFeatures()),
-            refresh=refresh,
-            index_version=min(description.INDEX_VERSION, header.index_version or 0),
-        )
+    async def answer(self, wanted: Sequence[Told], loaded: Loaded, *, kept: Sequence[str] | None = None) -> None:
+        """Say which snapshots are to come, and how; then hear the index, if there is one. `kept`: of an instance that is there,
+        and is to be refreshed, the snapshots that stay."""
         entries = [description.entry(each) for each in wanted]
-        await self._link.tell(self._answer)
-        index = await self._hear_index(refresh=refresh) if self._answer.index_version else InstanceBackup()
+        shifted = description.idmap(self._header)
+        arrival = Arrival(
+            loaded.pool,
+            Place(self._core.storage.driver(loaded.pool), loaded.volume),
+            [State(each.name, _shift_of(each, shifted)) for each in entries],
+            shifted,
+            kept=kept,
+            passes=2 if self._header.criu == Criu.NONE else 1,  # a source that runs sends what has changed meanwhile once more
+            project=loaded.record.project,
+        )
+        way = await self._ways.answer(self._header, arrival)
+        answer, index = await handshake.take(
+            self._link, self._header, wanted, way, description.parse_index, refresh=kept is not None
+        )
         described = {each.name: each for each in index.snapshots}
         self._backup = InstanceBackup(
             snapshots=[_described(each, described) for each in entries],
             volume=index.volume,
             volume_snapshots=index.volume_snapshots,
         )
-
-    async def _hear_index(self, *, refresh: bool) -> InstanceBackup:
-        files = self._link.files
-        try:
-            async with asyncio.timeout(_INDEX_SECONDS):
-                index = description.parse_index(await source.hear_stream(self._link, description.LARGEST_INDEX))
-                await files.send(json.dumps({"StatusCode": 200, "Error": "", "Refresh": refresh}).encode())
-                await files.send_end()
-        except (ConnectionError, TimeoutError) as error:
-            raise Unavailable("The connection to the other server broke") from error
-        return index
+        self._coming = arrival, self._ways.agreed(self._header, answer)
 
     async def write(self, tx: Transaction, loaded: Loaded) -> None:
         """Records of the snapshots to come, and the configuration of the volume."""
         await restoring.write_snapshots(self._core, self._devices, tx, loaded, self._backup, phase=CREATING)
 
-    async def receive(self, loaded: Loaded, operation: Operation) -> None:
-        """The snapshots that are to come, oldest first, and what the instance is, into a volume that is there."""
-        driver = self._core.storage.driver(loaded.pool)
-        place = Place(driver, loaded.volume)
-        shifted = description.idmap(self._header)
-        async with budgets.watched(driver), staging.folder(self._core) as beside:
-            for entry in self._backup.snapshots:
-                name = f"{loaded.record.name}/{entry.name}"
-                await self._receive_state(place, beside, _shift_of(entry, shifted), Progress(operation, name))
-                await driver.snapshot(loaded.volume.at(entry.name))
-            passes = 2 if self._header.criu == Criu.NONE else 1  # a source that runs sends what has changed meanwhile once more
-            for _ in range(passes):
-                await self._receive_state(place, beside, shifted, Progress(operation, loaded.record.name))
-
-    async def _receive_state(self, place: Place, beside: Path, shifted: IdMap | None, progress: Progress) -> None:
-        how = staging.options(self._answer)
-        async with place.driver.open_rootfs(place.volume) as rootfs:
-            await rsync.receive(Tree(beside, rootfs), self._link.files, how, progress, shifted=shifted)
-        await staging.place_beside(beside, place.driver.data(place.volume))
+    async def receive(self, operation: Operation) -> None:
+        """The snapshots that are to come, oldest first, and what the instance is."""
+        assert self._coming is not None  # `answer` came before
+        arrival, transport = self._coming
+        async with budgets.watched(arrival.target.driver):
+            await transport.receive(arrival, self._link.files, lambda volume: staging.progress(operation, volume))
 
 
 class _Origin:
@@ -225,25 +212,21 @@ class _Origin:
     trigger = Trigger.COPY
     machines: Sequence[MachineId] = ()
 
-    def __init__(self, core: InstanceCore, arrival: Arrival) -> None:
+    def __init__(self, core: InstanceCore, visit: Visit) -> None:
         self._core = core
-        self._arrival = arrival
+        self._visit = visit
 
     async def make(self, loaded: Loaded, operation: Operation) -> None:
-        arrival = self._arrival
-        async with arrival.linked() as link, link.told():
-            header = await arrival.hear_offer()
-            wanted = () if arrival.offer.instance_only else header.snapshots
-            await arrival.answer(header, wanted, refresh=False)
-            async with self._core.database.write() as tx:
-                await arrival.write(tx, loaded)
-            driver = self._core.storage.driver(loaded.pool)
-            await driver.create(loaded.volume)
-            await arrival.receive(loaded, operation)
-            if wanted:
-                place = driver.data(loaded.volume.at(wanted[0].name)).parent
-                await folders.link_snapshots(self._core.paths, loaded.machine.key, place)
-            await link.tell(Control(success=True))
+        visit = self._visit
+        header = await visit.hear_offer()
+        wanted = () if visit.offer.instance_only else header.snapshots
+        await visit.answer(wanted, loaded)
+        async with self._core.database.write() as tx:
+            await visit.write(tx, loaded)
+        await visit.receive(operation)
+        if wanted:
+            place = self._core.storage.driver(loaded.pool).data(loaded.volume.at(wanted[0].name)).parent
+            await folders.link_snapshots(self._core.paths, loaded.machine.key, place)
 
     async def settle(self, tx: Transaction, loaded: Loaded) -> None:
         await copies.settle_snapshots(tx, loaded.record.id)

@@ -132,6 +132,7 @@ def test_new_instances_differ() -> None:
     first, second = records.initial_volatile(), records.initial_volatile(base_image="f" * 64)
     assert first["volatile.uuid"] != second["volatile.uuid"]
     assert "volatile.base_image" not in first and second["volatile.base_image"] == "f" * 64
+    assert first["volatile.last_state.idmap"] == "[]"
     records.check_config(second)
 
 

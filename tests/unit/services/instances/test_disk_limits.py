@@ -51,6 +51,7 @@ def test_volumes_of_disks() -> None:
     owner = loaded({})
     assert disk_limits.volume_of_disk(owner, ROOT) == owner.volume
     assert disk_limits.volume_of_disk(owner, DATA) == VolumeId(VolumeKind.CUSTOM, "default", "data")
+    assert disk_limits.volume_of_disk(owner, DATA, owner="lab") == VolumeId(VolumeKind.CUSTOM, "lab", "data")
     assert disk_limits.volume_of_disk(owner, BOUND) is None
     assert disk_limits.volume_of_disk(owner, {"type": "nic"}) is None
 
@@ -86,5 +87,6 @@ async def test_by_disk(looked_at: list[Path]) -> None:
 async def test_what_cannot_be_limited_is_said(looked_at: list[Path]) -> None:
     with pytest.raises(Unsupported, match="Device 'b'"):
         await by_disk({"b": {**BOUND, "limits.max": "1MB"}})
+    assert await by_disk({"b": {**BOUND, "source": "/gone", "limits.max": "1MB", "required": "false"}}) == {}
     with pytest.raises(HostError, match="/gone"):
         await by_disk({"b": {**BOUND, "source": "/gone", "limits.max": "1MB"}})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from atoll.domain.errors import Unsupported
+from atoll.host.cgroup import Layout
 from atoll.services.instances import requirements
 
 
@@ -35,3 +36,18 @@ async def test_what_no_start_can_give(loaded: list[str], key: str) -> None:
         await requirements.meet({key: "true", "linux.kernel_modules": "ip_vs"})
     assert loaded == []
     await requirements.meet({key: "false"})
+
+
+@pytest.mark.parametrize(("unified", "wanted", "starts"), [(True, "v1", False), (False, "v1", True), (True, "", True)])
+async def test_an_image_for_another_version_of_cgroups(
+    loaded: list[str], monkeypatch: pytest.MonkeyPatch, unified: bool, wanted: str, starts: bool
+) -> None:
+    layout = Layout({} if unified else {"memory": "/x"}, {}, ())
+    monkeypatch.setattr(requirements.cgroup, "detect", lambda: layout)
+    config = {"image.requirements.cgroup": wanted, "linux.kernel_modules": "ip_vs"}
+    if starts:
+        await requirements.meet(config)
+    else:
+        with pytest.raises(Unsupported, match="requires a CGroupV1 host"):
+            await requirements.meet(config)
+    assert loaded == (["ip_vs"] if starts else [])

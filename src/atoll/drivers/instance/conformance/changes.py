@@ -11,7 +11,7 @@ import pytest
 from atoll.domain.errors import Conflict, NotFound
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.conformance.rig import Rig, calm, run, settled, started, told
-from atoll.drivers.instance.contract import Limits, MachineEventKind, MachineId, MountSpec, NicSpec
+from atoll.drivers.instance.contract import Limits, MachineEventKind, MachineId, MountSpec, NicSpec, Plugged
 from atoll.host.threads import in_thread
 
 MEBIBYTE = 1 << 20
@@ -140,6 +140,10 @@ class Changes:
         assert (await run(rig, machine, "cat", "/mnt/first/mark"))[1] == b"a"
         await rig.driver.attach_mount(machine, second)
         assert (await run(rig, machine, "cat", "/srv/deep/second/mark"))[1] == b"b"
+        nic = NicSpec("eth9", "atcf9", "eth9", "00:16:3e:00:00:09")
+        assert await rig.driver.lacking({machine: Plugged([nic], [first])}) == {machine: {"eth9"}}
+        assert await rig.driver.lacking({machine: Plugged()}) == {}
         await rig.driver.detach_mount(machine, second)
         await rig.driver.detach_mount(machine, second)
+        assert await rig.driver.lacking({machine: Plugged([], [first, second])}) == {machine: {"second"}}
         assert (await run(rig, machine, "cat", "/srv/deep/second/mark"))[0] != 0

@@ -26,6 +26,19 @@ class Life:
         assert rig.driver.status(machine) is InstanceStatus.STOPPED
         assert [event.kind for event in rig.events] == [MachineEventKind.STARTED, MachineEventKind.STOPPED]
 
+    async def test_is_measured_while_it_runs(self, rig: Rig) -> None:
+        """All parts are there of a machine that runs, and nothing of one that does not."""
+        machine, other = await started(rig), MachineId("default", "nobody")
+        found = await rig.driver.measure([machine, other])
+        assert set(found) == {machine}
+        measures = found[machine]
+        assert measures.processes > 0
+        assert sum(measures.cpu_ns.values()) > 0 and {mode for _, mode in measures.cpu_ns} == {"user", "system"}
+        assert measures.memory.used > 0
+        assert "lo" in measures.nics
+        await rig.driver.stop(machine, timeout=None)
+        assert await rig.driver.measure([machine]) == {}
+
     async def test_starts_again_after_a_stop(self, rig: Rig) -> None:
         """Nothing of a first run is in the way of the next."""
         for _ in range(3):

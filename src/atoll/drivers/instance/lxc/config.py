@@ -225,8 +225,7 @@ def _mount(writer: Writer, mount: MountSpec) -> None:
     if not target or ".." in target.split("/"):
         raise BadRequest(f"Device {mount.device}: {mount.target!r} is not a place to mount at")
     create = "create=file" if mount.is_file else "create=dir"
-    idmap = ("idmap=container",) if mount.idmapped else ()
-    _entry(writer, mount.source, target, mount.fstype, (*mount.options, create, *idmap))
+    _entry(writer, mount.source, target, "none", (*mount.options, create))
 
 
 def _entry(writer: Writer, source: str, target: str, fstype: str, options: Sequence[str]) -> None:

@@ -22,8 +22,10 @@ from atoll.drivers.instance.contract import (
     MachineEventKind,
     MachineId,
     MachineState,
+    Measures,
     MountSpec,
     NicSpec,
+    Plugged,
     Resident,
     Subscriber,
 )
@@ -242,6 +244,14 @@ class LxcDriver:
         read = await in_thread(state.read_all, self._host.layout, looks) if looks else {}
         return {id: read.get(id) or MachineState(InstanceStatus.STOPPED) for id in machines}
 
+    async def measure(self, machines: Sequence[MachineId]) -> Mapping[MachineId, Measures]:
+        """One pass in one thread."""
+        from atoll.drivers.instance.lxc import measures  # many servers are never asked
+
+        running = {id: self._watcher.machines[id].init_pid for id in machines if id in self._watcher.machines}
+        looks = {id: (pid, self._host.payload(id.key)) for id, pid in running.items()}
+        return await in_thread(measures.read_all, self._host.layout, looks) if looks else {}
+
     async def listening(self, machines: Sequence[MachineId]) -> Mapping[MachineId, frozenset[int]]:
         """One pass in one thread."""
         pids = {id: self._watcher.machines[id].init_pid for id in machines if id in self._watcher.machines}
@@ -369,6 +379,12 @@ class LxcDriver:
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
         """In a worker of the zygote."""
         await hotplug.detach_mount(self._zygote, self._running(machine), mount)
+
+    async def lacking(self, wanted: Mapping[MachineId, Plugged]) -> Mapping[MachineId, frozenset[str]]:
+        """One pass in one thread."""
+        machines = self._watcher.machines
+        looks = [(id, machines[id].init_pid, plugged) for id, plugged in wanted.items() if id in machines]
+        return await in_thread(hotplug.lacking, looks) if looks else {}
 
     # Helpers ---------------------------------------------------------------------------------------------------------------
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from atoll.domain.errors import Conflict, HostError
-from atoll.drivers.instance.contract import MountSpec, NicSpec
+from atoll.drivers.instance.contract import MachineId, MountSpec, NicSpec, Plugged
 from atoll.drivers.instance.lxc.monitor import Machine
-from atoll.host import cgroup, guest_pty, netns, pidfd, veth
+from atoll.host import netlink, netns, pidfd, veth
+from atoll.host.mount import Entry, parse_mountinfo
 from atoll.host.threads import in_thread
 from atoll.host.zygote import Zygote
 
@@ -35,29 +39,55 @@ async def attach_mount(zygote: Zygote, machine: Machine, mount: MountSpec) -> No
     arguments = {
         "source": mount.source,
         "target": mount.target,
-        "fstype": mount.fstype,
         "options": list(mount.options),
         "is_file": mount.is_file,
-        "owner": await in_thread(_guest_root, init_pid),
+        "foreign": await in_thread(_has_own_users, init_pid, init_fd),
     }
-    if not mount.idmapped:
-        await zygote.call("mount", arguments, [init_fd])
-        return
-    userns = await in_thread(_open_namespace, init_pid, init_fd, "user")
-    try:
-        await zygote.call("mount", arguments, [init_fd, userns])
-    finally:
-        os.close(userns)
+    await zygote.call("mount", arguments, [init_fd])
 
 
 async def detach_mount(zygote: Zygote, machine: Machine, mount: MountSpec) -> None:
     """In a worker; nothing wrong if nothing is mounted there."""
-    await zygote.call("unmount", {"target": mount.target}, [machine.init.fd])
+    await zygote.call("unmount", {"source": mount.source, "target": mount.target}, [machine.init.fd])
 
 
-def _guest_root(init_pid: int) -> list[int]:
-    """The host's user and group id of a guest's root."""
-    return [guest_pty.host_id(cgroup.read_text(f"/proc/{init_pid}/{kind}_map"), 0) for kind in ("uid", "gid")]
+def lacking(looks: Sequence[tuple[MachineId, int, Plugged]]) -> dict[MachineId, frozenset[str]]:
+    """What each machine, by the pid of its init, lacks of what it should have. Blocks.
+
+    What is mounted in a machine is known by where it is on its file system, which the mounts of host and guest both tell: no path
+    of the guest is looked up, as a file system that is served in there could keep one waiting.
+    """
+    host = {entry.target: entry for entry in _mounts("self")}
+    found = {}
+    for id, pid, plugged in looks:
+        there = {(entry.device, entry.root) for entry in _mounts(pid)} if plugged.mounts else set()
+        names = {mount.device for mount in plugged.mounts if _place(Path(mount.source), host) not in there}
+        names |= {nic.device for nic in plugged.nics if not netlink.exists(nic.host_name)}
+        if names:
+            found[id] = frozenset(names)
+    return found
+
+
+def _place(source: Path, host: Mapping[Path, Entry]) -> tuple[str, str]:
+    """The device number of the file system that a path is on, and its path on that."""
+    over = next(folder for folder in (source, *source.parents) if folder in host)
+    return host[over].device, posixpath.normpath(posixpath.join(host[over].root, source.relative_to(over)))
+
+
+def _mounts(pid: int | str) -> list[Entry]:
+    try:
+        return parse_mountinfo(os.fsdecode(Path(f"/proc/{pid}/mountinfo").read_bytes()))
+    except OSError:
+        return []  # it has ended
+
+
+def _has_own_users(init_pid: int, init_fd: int) -> bool:
+    """Whether a machine is in another user namespace than the daemon."""
+    namespace = _open_namespace(init_pid, init_fd, "user")
+    try:
+        return not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/user"))
+    finally:
+        os.close(namespace)
 
 
 def _open_namespace(init_pid: int, init_fd: int, kind: str) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from atoll.drivers.instance.contract import Launch
-from atoll.drivers.instance.lxc import config, console, limits, seccomp
+from atoll.drivers.instance.lxc import config, console, limits, seccomp, targets
 from atoll.host import cgroup
 
 _HOME = "/var/lib/atoll"
@@ -32,6 +33,7 @@ def write_files(launch: Launch, host: config.Host) -> Path:
     """Write the generated files, and set the old logs aside. The configuration's path."""
     policy = launch.run_dir / "seccomp"
     rules = seccomp.render(launch.syscalls, launch.architecture)
+    launch = replace(launch, mounts=targets.followed(launch.rootfs, launch.mounts))
     text = config.render(launch, host, policy if rules else None)
     _write(policy, rules)
     path = launch.run_dir / "lxc.conf"

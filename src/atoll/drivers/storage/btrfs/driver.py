@@ -6,12 +6,13 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from uuid import UUID
 
 from atoll.domain.errors import Conflict, Unsupported
 from atoll.domain.idmap import IdMap
 from atoll.drivers.storage import blocking, folders, plain_mounts
+from atoll.drivers.storage.btrfs import arriving, quotas, receiving, sending
 from atoll.drivers.storage.btrfs import pool as place
-from atoll.drivers.storage.btrfs import quotas, receiving, sending
 from atoll.drivers.storage.btrfs.folders import SubvolumeFolders
 from atoll.drivers.storage.contract import (
     Capabilities,
@@ -26,6 +27,7 @@ from atoll.drivers.storage.contract import (
 )
 from atoll.drivers.storage.plain import PlainVolumes
 from atoll.drivers.storage.rubbish import Rubbish
+from atoll.drivers.storage.subvolume_streams import Part, Receiver, Sink
 from atoll.host import btrfs, btrfs_quota, process
 
 
@@ -117,10 +119,11 @@ class BtrfsDriver:
         await blocking.call("copy snapshots", self._copy_snapshots, source, target, snapshots)
         await self._rubbish.remove([await blocking.call("refresh a volume", self._replace, target, source)])
 
-    async def delete(self, volume: VolumeId) -> None:
-        gone = await blocking.call("delete a volume", self._folders.delete, volume)
-        self._mounted.discard(volume)
-        await self._rubbish.remove([gone] if gone is not None else [])
+    async def delete(self, *volumes: VolumeId) -> None:
+        for volume in volumes:
+            gone = await blocking.call("delete a volume", self._folders.delete, volume)
+            self._mounted.discard(volume)
+            await self._rubbish.remove([gone] if gone is not None else [])
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         await blocking.call("rename a volume", self._folders.rename, volume, target)
@@ -185,6 +188,22 @@ class BtrfsDriver:
 
     async def receive(self, volume: VolumeId, source: Path, *, parent: VolumeId | None, nested: Sequence[Stream] = ()) -> None:
         await receiving.receive(self._folders, volume, source, parent=parent, nested=nested)
+
+    def at_rest(self, volume: VolumeId) -> AbstractAsyncContextManager[Sequence[Part]]:
+        """See `subvolume_streams.SubvolumeStreams`, as for those below."""
+        return sending.at_rest(self._folders, volume)
+
+    async def stream(self, part: Part, base: Part | None, sink: Sink) -> None:
+        await sending.stream(part, base, sink)
+
+    async def origins(self, snapshots: Collection[VolumeId]) -> Mapping[UUID, Path] | None:
+        return await blocking.call("receive a volume", arriving.origins, self._folders, snapshots)
+
+    def receiver(self, volume: VolumeId, known: Mapping[UUID, Path]) -> Receiver:
+        return arriving.Arrivals(self._folders, self._rubbish, volume, known)
+
+    async def forget(self, snapshots: Collection[VolumeId]) -> None:
+        await blocking.call("receive a volume", arriving.forget, self._folders, snapshots)
 
     async def take_over(self, source: StorageDriver, states: Sequence[VolumeId], target: VolumeId) -> bool:
         """See `contract.TakingOver`: by streams, one after the other, so that the longest of them has to fit in this pool."""

@@ -39,15 +39,10 @@ class Kind(Enum):
     FOLDER = auto()
 
 
-def loop_file(pool: Pool) -> Path:
-    """The file of a pool that is in one."""
-    return pool.disks / f"{pool.name}.img"
-
-
 def kind_of(pool: Pool) -> Kind:
     """By its `source`."""
     given = pool.config.get("source", "")
-    if given in ("", str(loop_file(pool))):
+    if given in ("", str(pool.file)):
         return Kind.LOOP
     with suppress(ValueError):
         uuid.UUID(given)
@@ -79,7 +74,7 @@ async def create(pool: Pool) -> dict[str, str]:
 
 async def _create_file(pool: Pool) -> dict[str, str]:
     size = pool_table("btrfs").number(pool.config, "size") or default_size(pool)
-    file = loop_file(pool)
+    file = pool.file
     if size < _SMALLEST:
         raise BadRequest(f"A btrfs pool needs at least {_SMALLEST >> 20}MiB")
     async with Reverter(f"create storage pool {pool.name}") as undo:
@@ -167,27 +162,24 @@ def delete(pool: Pool) -> None:
     mount.unmount(pool.root)
     confined.remove_tree(pool.root)
     if kind is Kind.LOOP:
-        loop_file(pool).unlink(missing_ok=True)
+        pool.file.unlink(missing_ok=True)
 
 
 # --- open and close ----------------------------------------------------------------------------------------------------
 
 
 async def attach(pool: Pool) -> None:
-    """Mount the pool on its folder unless it is."""
-    match kind_of(pool):
-        case Kind.FOLDER:
-            await blocking.call("open the storage pool", source.attach, pool)
-        case Kind.LOOP:
-            if not await blocking.call("open the storage pool", _is_mounted, pool):
-                await _mount_file(pool)
-        case Kind.DEVICE:
-            if not await blocking.call("open the storage pool", _is_mounted, pool):
-                await _mount_device(pool)
+    """Mount the pool on its folder unless it is. HostError for a file system that is something else's."""
+    kind = kind_of(pool)
+    if kind is Kind.FOLDER:
+        await blocking.call("open the storage pool", source.attach, pool)
+    elif not await blocking.call("open the storage pool", _is_mounted, pool):
+        await (_mount_file(pool) if kind is Kind.LOOP else _mount_device(pool))
+        await blocking.call("open the storage pool", _require_own, pool)
 
 
 async def _mount_file(pool: Pool) -> None:
-    attached = loop.attached(loop_file(pool))
+    attached = loop.attached(pool.file)
     device = await blocking.call("open the storage pool", attached.__enter__)
     try:
         await btrfs_disk.mount(device, pool.root, options(pool.config))
@@ -203,6 +195,15 @@ async def _mount_device(pool: Pool) -> None:
     if device is None:
         raise HostError(f"No block device holds the file system {given} of storage pool {pool.name!r}")
     await btrfs_disk.mount(device, pool.root, options(pool.config))
+
+
+def _require_own(pool: Pool) -> None:
+    """A new pool is empty, every other has folders."""
+    found = set(os.listdir(pool.root))
+    if found and found.isdisjoint(FOLDERS):
+        mount.unmount(pool.root)
+        given = pool.config.get("source") or pool.file
+        raise HostError(f"The file system on {given} is not that of a storage pool")
 
 
 def _is_mounted(pool: Pool) -> bool:
@@ -250,7 +251,7 @@ async def adjust(pool: Pool, config: Mapping[str, str]) -> None:
 
 def _grow(pool: Pool, size: int) -> None:
     """Each step can be repeated: a kill in between leaves a larger file, which the next change takes up."""
-    file = loop_file(pool)
+    file = pool.file
     if size > file.stat().st_size:
         os.truncate(file, size)
     loop.take_on_size(file)

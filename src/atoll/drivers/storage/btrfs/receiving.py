@@ -7,10 +7,11 @@ the new one written. What comes out is looked at before it is used: exactly one 
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from atoll.drivers.storage.btrfs.folders import SubvolumeFolders
 from atoll.drivers.storage.contract import Stream, VolumeId, VolumeKind
 from atoll.host import archive_sandbox, btrfs, confined
 from atoll.host.archive_sandbox import Bind, Jail
+
+NAMES_ATTRIBUTE = "trusted.atoll.received"
+"""What its sender called a snapshot, and what it is called here; see `arriving`."""
 
 _CAP_SYS_ADMIN, _CAP_MKNOD = 21, 27
 _CAPABILITIES = (*archive_sandbox.OWNING, _CAP_MKNOD, _CAP_SYS_ADMIN)
@@ -37,10 +41,10 @@ async def receive(
     try:
         top = await _receive(pool, stage, source, base)
         for part in nested:
-            path = _checked(part.path)
+            path = checked(part.path)
             known = base is not None and await blocking.call("receive a volume", _has_subvolume, base, path)
             below = await _receive(pool, stage, part.file, base / path if base is not None and known else None)
-            await blocking.call("receive a volume", _nest, below, top, path)
+            await blocking.call("receive a volume", nest, below, top, path)
         await blocking.call("receive a volume", _finish, pool, top, volume, nested)
     finally:
         await blocking.call("receive a volume", pool.remove, stage)
@@ -48,18 +52,29 @@ async def receive(
 
 async def _receive(pool: SubvolumeFolders, stage: Path, source: Path, base: Path | None) -> Path:
     """The one subvolume that a stream makes, writable, in a folder of its own below `stage`."""
-    target, covers = stage / secrets.token_hex(4), stage / "covers"
-    binds = await blocking.call("receive a volume", _binds, pool, target, covers, base)
-    jail = Jail(binds=(*binds, Bind(source, "stream")), capabilities=_CAPABILITIES)
-    inside = f"/pool/{target.relative_to(pool.root)}"
-    argv = ["btrfs", "--quiet", "receive", "-f", "/stream", "-m", "/pool", inside]
-    async with await archive_sandbox.start(argv, jail) as program:
-        code, said = await program.finish()
-    await blocking.call("receive a volume", shutil.rmtree, covers)
+    target, jailed = await blocking.call("receive a volume", jail, pool, stage, base)
+    jailed = dataclasses.replace(jailed, binds=(*jailed.binds, Bind(source, "stream")))
+    async with await archive_sandbox.start(argv(pool, target, "-f", "/stream"), jailed) as program:
+        raise_failure(*await program.finish())
+    return await blocking.call("receive a volume", only_subvolume, target)
+
+
+def argv(pool: SubvolumeFolders, target: Path, *options: str) -> list[str]:
+    """What runs in a `jail` to receive a subvolume in the folder `target`."""
+    return ["btrfs", "--quiet", "receive", *options, "-m", "/pool", f"/pool/{target.relative_to(pool.root)}"]
+
+
+def jail(pool: SubvolumeFolders, stage: Path, base: Path | None) -> tuple[Path, Jail]:
+    """A new folder below `stage`, and a jail in which a subvolume can be received there, as a change of `base`. Blocks."""
+    target, covers = stage / secrets.token_hex(4), stage / f"covers-{secrets.token_hex(4)}"
+    return target, Jail(binds=_binds(pool, target, covers, base), capabilities=_CAPABILITIES)
+
+
+def raise_failure(code: int, said: str) -> None:
+    """BadRequest for a stream that cannot be received, HostError if the host is in trouble."""
     if code != 0:
         kind = HostError if any(words in said for words in _HOST_TROUBLE) else BadRequest
         raise kind(f"The volume cannot be received: {said[-500:] or f'exit code {code}'}")
-    return await blocking.call("receive a volume", _only_subvolume, target)
 
 
 def _binds(pool: SubvolumeFolders, target: Path, covers: Path, base: Path | None) -> list[Bind]:
@@ -80,7 +95,7 @@ def _binds(pool: SubvolumeFolders, target: Path, covers: Path, base: Path | None
     return [*binds, Bind(target, f"pool/{target.relative_to(pool.root)}", writable=True)]
 
 
-def _only_subvolume(target: Path) -> Path:
+def only_subvolume(target: Path) -> Path:
     """BadRequest unless exactly one subvolume, without others in it, is there."""
     found = list(target.iterdir())
     if len(found) != 1 or not btrfs.is_subvolume(found[0]):
@@ -91,10 +106,21 @@ def _only_subvolume(target: Path) -> Path:
         if not btrfs.is_readonly(subvolume) or btrfs.identity(subvolume).received.int == 0:
             raise BadRequest("The stream ends early")
         btrfs.set_readonly(subvolume, readonly=False)
+        forget_names(subvolume)  # the stream's own, or those of what it is a change of
     return found[0]
 
 
-def _checked(path: str) -> str:
+def forget_names(subvolume: int | Path) -> None:
+    """Remove from a subvolume what it was called by who sent it. Streams can bring the attribute along: only what we have written
+    there ourselves may count."""
+    try:
+        os.removexattr(subvolume, NAMES_ATTRIBUTE)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+
+
+def checked(path: str) -> str:
     """The path of a nested subvolume, from the volume's own."""
     parts = path.removeprefix("/").split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
@@ -111,7 +137,7 @@ def _has_subvolume(base: Path, path: str) -> bool:
         return False
 
 
-def _nest(below: Path, top: Path, path: str) -> None:
+def nest(below: Path, top: Path, path: str) -> None:
     """Move a subvolume to its place in another. The stranger chose the path and what is there: no link is followed."""
     folder, _, name = path.rpartition("/")
     try:
@@ -123,15 +149,21 @@ def _nest(below: Path, top: Path, path: str) -> None:
         raise BadRequest(f"There is no place for the nested subvolume {path!r}: {error}") from error
 
 
-def _finish(pool: SubvolumeFolders, top: Path, volume: VolumeId, nested: Sequence[Stream]) -> None:
-    """Close it to other users, set what must be read-only, and publish it. What it was sent as stays with a snapshot, so that
-    changes of it can be received; a volume is a new subvolume, with an identity of its own."""
+def settle(top: Path, volume: VolumeId, nested: Mapping[str, bool]) -> None:
+    """Close it to other users, and set which of its nested subvolumes are read-only: outer ones first in `nested`. BadRequest
+    unless it is such a volume."""
     if volume.kind is not VolumeKind.CUSTOM:
         _require_layout(top)
         folders.close_to_guest(top)
-    for part in reversed(nested):
-        with confined.directory(top, _checked(part.path)) as subvolume:
-            btrfs.set_readonly(subvolume, readonly=part.readonly)
+    for path in reversed(list(nested)):
+        with confined.directory(top, path) as subvolume:
+            btrfs.set_readonly(subvolume, readonly=nested[path])
+
+
+def _finish(pool: SubvolumeFolders, top: Path, volume: VolumeId, nested: Sequence[Stream]) -> None:
+    """Publish it. What it was sent as stays with a snapshot, so that changes of it can be received; a volume is a new subvolume,
+    with an identity of its own."""
+    settle(top, volume, {checked(part.path): part.readonly for part in nested})
     if volume.snapshot:
         pool.publish(top, volume)
         return
@@ -160,9 +192,12 @@ def _forget_origins(pool: SubvolumeFolders, volume: VolumeId) -> None:
 
 
 def _require_layout(top: Path) -> None:
-    """An instance's volume has a directory `rootfs`, no link to one of the host's."""
+    """An instance's volume has a directory `rootfs`, no link to one of the host's, and beside it plain files and folders."""
     try:
         with confined.directory(top, folders.ROOTFS):
-            return
+            pass
     except NotFound as error:
         raise BadRequest("The stream holds no root file system of an instance") from error
+    for entry in os.scandir(top):
+        if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+            raise BadRequest(f"The stream's {entry.name[:80]!r} is not a plain file or folder")

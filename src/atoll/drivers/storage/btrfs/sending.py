@@ -3,47 +3,58 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, HostError
 from atoll.drivers.storage import blocking
 from atoll.drivers.storage.btrfs import subvolumes
 from atoll.drivers.storage.btrfs.folders import SubvolumeFolders
 from atoll.drivers.storage.contract import Stream, VolumeId
-from atoll.host import btrfs, confined, process
+from atoll.drivers.storage.subvolume_streams import Part, Sink
+from atoll.host import btrfs, confined, process, program_streams
+from atoll.host.archive_sandbox import Program
 
 _SECONDS = 6 * 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A subvolume to send: its path in the volume ("" for the volume itself), where it can be read from, read-only and at
-    rest, whether it is read-only in the volume, and what it can be sent as a change of."""
-
-    path: str
-    place: Path
-    readonly: bool
-    base: Path | None
 
 
 async def send(pool: SubvolumeFolders, volume: VolumeId, target: Path, *, parent: VolumeId | None) -> list[Stream]:
     """See the contract.
 
-    Only what is read-only can be sent: of all else a copy is sent, made for it. A nested subvolume is sent as a change of that
-    in the parent only if that is read-only there, for only then it was sent as itself, and the receiver knows it.
+    A nested subvolume is sent as a change of that in the parent only if that is read-only there, for only then it was sent as
+    itself, and the receiver knows it.
     """
+    base = await blocking.call("send a volume", pool.require, parent) if parent is not None else None
+    async with at_rest(pool, volume) as parts:
+        return [await _send(part, await blocking.call("send a volume", _base_of, part, base), target) for part in parts]
+
+
+@asynccontextmanager
+async def at_rest(pool: SubvolumeFolders, volume: VolumeId) -> AsyncIterator[list[Part]]:
+    """See `subvolume_streams`. Only what is read-only can be sent: of all else there is a copy, while the block runs."""
     copy: Path | None = None
     try:
         data = await blocking.call("send a volume", pool.require, volume)
-        base = await blocking.call("send a volume", pool.require, parent) if parent is not None else None
         if not volume.snapshot or await blocking.call("send a volume", _has_writable, data):
             copy = await blocking.call("send a volume", _sealed, pool, data)
-        parts = await blocking.call("send a volume", _parts, data, copy, base, frozen=bool(volume.snapshot))
-        return [await _send(part, target) for part in parts]
+        yield await blocking.call("send a volume", _parts, data, copy, frozen=bool(volume.snapshot))
     finally:
         if copy is not None:
             await blocking.call("send a volume", pool.remove, copy)
+
+
+async def stream(part: Part, base: Part | None, sink: Sink) -> None:
+    """See `subvolume_streams`."""
+    origin = ["-p", str(base.place)] if base is not None else []
+    argv = ["btrfs", "--quiet", "send", *origin, str(part.place)]
+
+    async def start(writer: int) -> Program:
+        return Program("btrfs", await process.start(argv, stdout=writer))
+
+    code, said = await program_streams.pour(start, sink)
+    if code:
+        raise HostError(f"The volume cannot be sent: {said[-500:] or f'exit code {code}'}")
 
 
 def _has_writable(data: Path) -> bool:
@@ -56,18 +67,28 @@ def _sealed(pool: SubvolumeFolders, data: Path) -> Path:
         return pool.copied(subvolume, sealed=True)
 
 
-def _parts(data: Path, copy: Path | None, base: Path | None, *, frozen: bool) -> list[_Part]:
+def _parts(data: Path, copy: Path | None, *, frozen: bool) -> list[Part]:
     """`frozen`: the volume is a snapshot; what is read-only in it is sent as itself, so that later ones can be its changes.
     A volume that is not may change meanwhile: only its copy is looked at, but for which subvolumes are read-only in it."""
     still = data if copy is None else copy
     with btrfs.opened(still) as subvolume:
         paths = [path for path, _ in subvolumes.walk(subvolume)]
-    parts = [_Part("", data if frozen else still, frozen, base)]
+    parts = [_part("", data if frozen else still, readonly=frozen)]
     for path in paths:
         readonly = _is_frozen(data, path)
-        place = (data if frozen and readonly else still) / path
-        parts.append(_Part(path, place, readonly, base / path if base is not None and _is_frozen(base, path) else None))
+        parts.append(_part(path, (data if frozen and readonly else still) / path, readonly=readonly))
     return parts
+
+
+def _part(path: str, place: Path, *, readonly: bool) -> Part:
+    with btrfs.opened(place) as subvolume:
+        identity = btrfs.identity(subvolume)
+    return Part(f"/{path}", readonly, identity.received if identity.received.int else identity.own, place)
+
+
+def _base_of(part: Part, base: Path | None) -> Path | None:
+    path = part.path.strip("/")
+    return base / path if base is not None and (not path or _is_frozen(base, path)) else None
 
 
 def _is_frozen(data: Path, path: str) -> bool:
@@ -79,16 +100,12 @@ def _is_frozen(data: Path, path: str) -> bool:
         return False
 
 
-async def _send(part: _Part, target: Path) -> Stream:
-    file = target if not part.path else target.with_name(f"{target.stem}_{encoded(part.path)}{target.suffix}")
-    base = ["-p", str(part.base)] if part.base is not None else []
-    await process.run(["btrfs", "send", "--quiet", *base, "-f", str(file), str(part.place)], timeout=_SECONDS)
-    return await blocking.call("send a volume", _described, part, file)
-
-
-def _described(part: _Part, file: Path) -> Stream:
-    with btrfs.opened(part.place) as subvolume:
-        return Stream(f"/{part.path}", part.readonly, file, str(btrfs.identity(subvolume).own))
+async def _send(part: Part, base: Path | None, target: Path) -> Stream:
+    name = encoded(part.path.strip("/"))
+    file = target if not name else target.with_name(f"{target.stem}_{name}{target.suffix}")
+    origin = ["-p", str(base)] if base is not None else []
+    await process.run(["btrfs", "send", "--quiet", *origin, "-f", str(file), str(part.place)], timeout=_SECONDS)
+    return Stream(part.path, part.readonly, file, str(part.uuid))
 
 
 def encoded(path: str) -> str:

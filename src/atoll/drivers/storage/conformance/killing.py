@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
+from atoll.drivers.storage.conformance.common import C1, C2, C3, CUSTOM, IMAGE, MakeDriver, paths, tree
 from atoll.drivers.storage.conformance.content import MAP, Node, change, fill_small
-from atoll.drivers.storage.conformance.suite import C1, C2, C3, CUSTOM, IMAGE, MakeDriver, paths, tree
 from atoll.drivers.storage.contract import Refreshing, StorageDriver, VolumeId, VolumeKind
-from atoll.host import btrfs, process, syscalls
+from atoll.host import btrfs, process, project_quota, syscalls
 
 IMAGE2 = VolumeId(VolumeKind.IMAGE, "default", "e" * 64)
 S0, S1, S2 = C1.at("s0"), C1.at("s1"), C1.at("s2")
 MOST_STEPS = 400
 
 _NAME_CALLS = ["link", "mkdir", "mknod", "rename", "replace", "rmdir", "symlink", "unlink"]
-_INODE_CALLS = ["chmod", "chown", "fchmod", "fchown", "fsync", "ftruncate", "setxattr", "utime"]
-_KERNEL_CALLS = ["mount", "move_mount", "renameat2", "umount"]
+_INODE_CALLS = ["chmod", "chown", "fchmod", "fchown", "fsync", "ftruncate", "removexattr", "setxattr", "utime"]
+_KERNEL_CALLS = ["mount", "move_mount", "quotactl", "renameat2", "umount"]
+_PROJECT_CALLS = ["assign", "assign_all"]
 _SUBVOLUME_CALLS = ["create", "snapshot", "destroy", "set_readonly"]
 
 
@@ -81,7 +82,8 @@ class Operation:
     prepare: Callable[[StorageDriver], Awaitable[object]] | None = None
 
 
-async def _fill_custom(data: Path) -> None:
+async def fill_custom(data: Path) -> None:
+    """The one file of a custom volume."""
     (data / "a").write_text("1")
 
 
@@ -116,9 +118,9 @@ OPERATIONS: dict[str, Operation] = {
     "rename an instance": Operation(lambda d: d.rename(C1, C3), []),
     "mount": Operation(lambda d: d.mount(C1, MAP), []),
     "unmount": Operation(lambda d: d.unmount(C1), [], _mounted),
-    "create a custom volume": Operation(lambda d: d.create(CUSTOM.parent, _fill_custom), [CUSTOM]),
+    "create a custom volume": Operation(lambda d: d.create(CUSTOM.parent, fill_custom), [CUSTOM]),
     "snapshot a custom volume": Operation(
-        lambda d: d.snapshot(CUSTOM.at("s0")), [CUSTOM.at("s0")], lambda d: d.create(CUSTOM, _fill_custom)
+        lambda d: d.snapshot(CUSTOM.at("s0")), [CUSTOM.at("s0")], lambda d: d.create(CUSTOM, fill_custom)
     ),
 }
 
@@ -136,6 +138,8 @@ class KillingConformance:
             monkeypatch.setattr(os, name, death.wrap(getattr(os, name)))
         for name in _KERNEL_CALLS:
             monkeypatch.setattr(syscalls, name, death.wrap(getattr(syscalls, name)))
+        for name in _PROJECT_CALLS:
+            monkeypatch.setattr(project_quota, name, death.wrap(getattr(project_quota, name)))
         for name in _SUBVOLUME_CALLS:
             monkeypatch.setattr(btrfs, name, death.wrap(getattr(btrfs, name)))
         monkeypatch.setattr(process, "observer", lambda _argv: death.step())
@@ -152,7 +156,10 @@ class KillingConformance:
 
     @pytest.mark.parametrize("name", OPERATIONS)
     async def test_killed_at_each_step(self, make: MakeDriver, death: Death, empty: set[str], name: str) -> None:
-        operation = OPERATIONS[name]
+        await self.kill_at_each_step(make, death, empty, name, OPERATIONS[name])
+
+    async def kill_at_each_step(self, make: MakeDriver, death: Death, empty: set[str], name: str, operation: Operation) -> None:
+        """For drivers with operations of their own, too."""
         for at in range(1, MOST_STEPS):
             driver = make()
             await driver.open()

@@ -3,66 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atoll.domain.errors import Conflict, NotFound
-from atoll.drivers.storage.conformance.content import MAP, OTHER_MAP, Node, as_guest, change, describe, fill_image
-from atoll.drivers.storage.contract import CopyingSnapshots, Refreshing, StorageDriver, VolumeId, VolumeKind
-
-IMAGE = VolumeId(VolumeKind.IMAGE, "default", "f" * 64)
-C1 = VolumeId(VolumeKind.INSTANCE, "default", "c1")
-C2 = VolumeId(VolumeKind.INSTANCE, "other", "c2")
-C3 = VolumeId(VolumeKind.INSTANCE, "default", "c3")
-CUSTOM = VolumeId(VolumeKind.CUSTOM, "default", "data")
-COPY = VolumeId(VolumeKind.CUSTOM, "default", "copy")
-
-MakeDriver = Callable[[], StorageDriver]
+from atoll.domain.errors import Conflict, HostError, NotFound
+from atoll.drivers.storage.conformance.common import C1, C2, C3, COPY, CUSTOM, IMAGE, MakeDriver, exists, paths, tree, write
+from atoll.drivers.storage.conformance.content import MAP, OTHER_MAP, as_guest, change, fill_image
+from atoll.drivers.storage.conformance.copies import CopyConformance
+from atoll.drivers.storage.contract import StorageDriver, VolumeId, VolumeKind
+from atoll.host import disk_image, syscalls
+from atoll.host.disk_image import Measure
 
 
-async def tree(driver: StorageDriver, volume: VolumeId) -> dict[str, Node]:
-    """What is in a volume that is not mounted."""
-    async with driver.open_rootfs(volume) as rootfs:
-        return describe(rootfs)
-
-
-async def write(driver: StorageDriver, volume: VolumeId, name: str, text: str) -> None:
-    """Write a file in an instance's root while it is stopped."""
-    async with driver.open_rootfs(volume) as rootfs:
-        (rootfs / name).write_text(text)
-
-
-async def exists(driver: StorageDriver, volume: VolumeId) -> bool:
-    """Whether the volume is there."""
-    return driver.data(volume).is_dir()
-
-
-def paths(root: Path) -> set[str]:
-    """All that is below a folder."""
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
-
-
-class StorageConformance:
+class StorageConformance(CopyConformance):
     """Subclass it in a driver's test module and give the fixture `make`."""
-
-    @pytest.fixture
-    async def driver(self, make: MakeDriver) -> AsyncIterator[StorageDriver]:
-        """A pool with an image and an instance c1 of it."""
-        driver = make()
-        await driver.create_pool()
-        await driver.open()
-        await driver.create(IMAGE, fill_image)
-        await driver.clone(IMAGE, C1)
-        yield driver
-        for volume in (C1, C2, C3):
-            await driver.unmount(volume)
-        await driver.close()
-        await driver.delete_pool()
 
     async def test_a_clone_of_an_image_is_like_it(self, driver: StorageDriver) -> None:
         assert await tree(driver, C1) == await tree(driver, IMAGE)
@@ -72,7 +32,7 @@ class StorageConformance:
     async def test_instances_do_not_see_each_other_s_changes(self, driver: StorageDriver) -> None:
         before = await tree(driver, IMAGE)
         await driver.clone(IMAGE, C2)
-        await self._change(driver, C1)
+        await self.change(driver, C1)
         assert await tree(driver, IMAGE) == before == await tree(driver, C2)
         assert await tree(driver, C1) != before
 
@@ -122,161 +82,6 @@ class StorageConformance:
         await driver.unmount(C1)
         assert (driver.data(C1).stat().st_uid, driver.data(C1).stat().st_mode & 0o777) == (0, 0o100)
 
-    @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
-    async def test_snapshot_and_restore(self, driver: StorageDriver, *, mounted: bool) -> None:
-        await self._change(driver, C1)
-        before = await tree(driver, C1)
-        if mounted:
-            await driver.mount(C1, MAP)
-        await driver.snapshot(C1.at("s0"))
-        await driver.unmount(C1)
-        assert await tree(driver, C1.at("s0")) == before == await tree(driver, C1)
-        assert (driver.data(C1.at("s0")) / "metadata.yaml").is_file()
-        await write(driver, C1, "etc/later", "later")
-        assert await tree(driver, C1.at("s0")) == before
-        (driver.data(C1) / "metadata.yaml").write_text("changed")
-        await driver.restore(C1.at("s0"))
-        assert await tree(driver, C1) == before
-        assert (driver.data(C1) / "metadata.yaml").read_text() == "architecture: x86_64\n"
-        await write(driver, C1, "etc/later", "later")
-        assert await tree(driver, C1.at("s0")) == before
-
-    async def test_a_running_instance_stays_undisturbed(self, driver: StorageDriver) -> None:
-        mounted = await driver.mount(C1, MAP)
-        kept = os.open(mounted.rootfs / "var/log", os.O_RDONLY)  # what a running machine has open
-        try:
-            await driver.snapshot(C1.at("s0"))
-            await driver.clone(C1, C2)
-            await as_guest(mounted, MAP, change)
-            assert os.listdir(kept) == []
-        finally:
-            os.close(kept)
-        assert (mounted.rootfs / "home/bob/note").read_text() == "mine"
-        assert await tree(driver, C1.at("s0")) == await tree(driver, IMAGE) == await tree(driver, C2)
-        if mounted.shifted:
-            with pytest.raises(Conflict):
-                async with driver.open_rootfs(C1):
-                    pass
-
-    async def test_a_snapshot_of_one_moment(self, driver: StorageDriver) -> None:
-        if not isinstance(driver, CopyingSnapshots):
-            pytest.skip("its snapshots are of one moment by themselves")
-        mounted = await driver.mount(C1, MAP)
-        await as_guest(mounted, MAP, change)
-        pauses = 0
-
-        def write_last(root: Path, _uid: int) -> None:
-            (root / "etc/new").write_text("the last before the pause")
-
-        @asynccontextmanager
-        async def pause() -> AsyncIterator[None]:
-            nonlocal pauses
-            pauses += 1
-            await as_guest(mounted, MAP, write_last)
-            yield
-
-        await driver.snapshot_paused(C1.at("s0"), pause)
-        assert pauses == 1
-        await driver.unmount(C1)
-        assert await tree(driver, C1.at("s0")) == await tree(driver, C1)
-
-    async def test_a_running_guest_cannot_lead_a_copy_out(self, driver: StorageDriver, tmp_path: Path) -> None:
-        (tmp_path / "secret").mkdir()
-        (tmp_path / "secret/file").write_text("secret of the host")
-        mounted = await driver.mount(C1, MAP)
-
-        def plant(root: Path, _uid: int) -> None:
-            (root / "swap").mkdir()
-            for number in range(50):
-                (root / f"swap/{number}").mkdir()
-                (root / f"swap/{number}/file").write_text("guest")
-
-        def swap(root: Path, _uid: int) -> None:
-            for number in range(50):
-                (root / f"swap/{number}").rename(root / f"swap/{number}-gone")
-                os.symlink(tmp_path / "secret", root / f"swap/{number}")
-
-        await as_guest(mounted, MAP, plant)
-        await asyncio.gather(driver.snapshot(C1.at("s0")), as_guest(mounted, MAP, swap))
-        async with driver.open_rootfs(C1.at("s0")) as rootfs:
-            texts = {path.read_text() for path in rootfs.glob("swap/*/file") if not path.parent.is_symlink()}
-        assert texts <= {"guest"}
-
-    @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
-    async def test_a_clone_with_snapshots(self, driver: StorageDriver, *, mounted: bool) -> None:
-        await driver.snapshot(C1.at("s0"))
-        await self._change(driver, C1)
-        for name in ("s1", "s2"):
-            await driver.snapshot(C1.at(name))
-        await write(driver, C1, "etc/last", "last")
-        names = ("s0", "s2")
-        whole = {name: await tree(driver, C1.at(name) if name else C1) for name in ("", *names)}
-        if mounted:
-            await driver.mount(C1, MAP)
-        await driver.clone(C1, C2, snapshots=names)
-        await driver.unmount(C1)
-        assert {name: await tree(driver, C2.at(name) if name else C2) for name in ("", *names)} == whole
-        assert not await exists(driver, C2.at("s1"))
-        assert (driver.data(C2.at("s0")) / "metadata.yaml").is_file()
-        for name in ("s0", "s1", "s2"):
-            await driver.delete(C1.at(name))
-        await driver.delete(C1)
-        await write(driver, C2, "etc/last", "changed")
-        await driver.restore(C2.at("s0"))
-        assert await tree(driver, C2) == whole["s0"] == await tree(driver, C2.at("s0"))
-        assert list(await driver.audit([IMAGE, C2, C2.at("s0"), C2.at("s2")])) == []
-
-    async def test_a_clone_with_a_snapshot_that_is_missing_leaves_nothing(self, driver: StorageDriver) -> None:
-        pool = driver.data(C1).parent.parent
-        await driver.snapshot(C1.at("s0"))
-        before = paths(pool)
-        with pytest.raises(NotFound):
-            await driver.clone(C1, C2, snapshots=["s0", "gone"])
-        with pytest.raises(NotFound):
-            await driver.clone(C1.at("gone"), C2)
-        await driver.close()
-        await driver.open()
-        assert paths(pool) == before
-
-    @pytest.mark.parametrize("mounted", [False, True], ids=["stopped", "running"])
-    async def test_refresh_where_the_driver_can(self, driver: StorageDriver, *, mounted: bool) -> None:
-        if not isinstance(driver, Refreshing):
-            pytest.skip("the driver leaves it to the service")
-        await driver.snapshot(C1.at("s0"))
-        await driver.clone(C1, C2, snapshots=["s0"])
-        await write(driver, C2, "etc/own", "of the copy")
-        await driver.snapshot(C2.at("own"))
-        await self._change(driver, C1)
-        await driver.snapshot(C1.at("s1"))
-        await write(driver, C1, "etc/last", "last")
-        whole = {name: await tree(driver, C1.at(name) if name else C1) for name in ("", "s0", "s1")}
-        own = await tree(driver, C2.at("own"))
-        if mounted:
-            await driver.mount(C1, MAP)
-        await driver.refresh(C1, C2, snapshots=["s1"])
-        await driver.unmount(C1)
-        assert {name: await tree(driver, C2.at(name) if name else C2) for name in ("", "s0", "s1")} == whole
-        assert await tree(driver, C2.at("own")) == own
-        await driver.mount(C2, MAP)
-        with pytest.raises(Conflict):
-            await driver.refresh(C1, C2)
-        await driver.unmount(C2)
-        known = [IMAGE, C1, C1.at("s0"), C1.at("s1"), C2, *(C2.at(name) for name in ("s0", "own", "s1"))]
-        assert list(await driver.audit(known)) == []
-
-    async def test_clone_of_a_snapshot_of_a_clone(self, driver: StorageDriver) -> None:
-        await self._change(driver, C1)
-        await driver.snapshot(C1.at("s0"))
-        await driver.clone(C1.at("s0"), C2)
-        assert await tree(driver, C2) == await tree(driver, C1)
-        await write(driver, C2, "etc/second", "2")
-        await driver.snapshot(C2.at("s0"))
-        await driver.clone(C2, C3)
-        await write(driver, C3, "etc/third", "3")
-        found = await tree(driver, C3)
-        assert "etc/second" in found and "etc/third" in found and "etc/doomed" not in found
-        assert await tree(driver, C2) == await tree(driver, C2.at("s0"))
-
     async def test_deletion_in_any_order_leaves_the_rest_whole_and_nothing_behind(self, driver: StorageDriver) -> None:
         pool = driver.data(C1).parent.parent
         await driver.delete(C1)
@@ -299,6 +104,19 @@ class StorageConformance:
             await driver.open()
             assert paths(pool) == empty, order
 
+    async def test_a_volume_goes_with_all_its_snapshots_in_one_call(self, driver: StorageDriver) -> None:
+        before = paths(driver.data(C1).parent.parent)
+        await driver.clone(IMAGE, C2)
+        snapshots = [C2.at(f"s{number}") for number in range(5)]
+        for snapshot in snapshots:
+            await driver.snapshot(snapshot)
+        await driver.delete(*snapshots, C2.at("never"), C2)
+        assert not any([await exists(driver, volume) for volume in (*snapshots, C2)])
+        await driver.close()
+        await driver.open()
+        assert paths(driver.data(C1).parent.parent) == before
+        assert await exists(driver, C1)
+
     async def test_deleting_what_is_not_there_is_fine(self, driver: StorageDriver) -> None:
         await driver.delete(C2)
         await driver.delete(C2.at("s0"))
@@ -317,10 +135,38 @@ class StorageConformance:
         await driver.restore(C2.at("s0"))
         assert list(await driver.audit([IMAGE, C2, C2.at("s0"), C2.at("renamed")])) == []
 
+    @pytest.mark.parametrize("step", range(1, 7))
+    async def test_a_rename_without_space_changes_nothing(
+        self, driver: StorageDriver, monkeypatch: pytest.MonkeyPatch, step: int
+    ) -> None:
+        """One of its steps fails; without an audit all is where it was."""
+        await driver.snapshot(C1.at("s0"))
+        before = await tree(driver, C1)
+        counter = itertools.count(1)
+
+        def failing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*args: Any, **kwargs: Any) -> Any:
+                if next(counter) == step:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return function(*args, **kwargs)
+
+            return called
+
+        for module, name in ((os, "fsync"), (syscalls, "renameat2")):
+            monkeypatch.setattr(module, name, failing(getattr(module, name)))
+        try:
+            await driver.rename(C1, C2)
+        except HostError:
+            assert await tree(driver, C1) == await tree(driver, C1.at("s0")) == before
+            assert not await exists(driver, C2) and not await exists(driver, C2.at("s0"))
+        else:
+            assert next(counter) <= step, "a failure was passed over"
+
     async def test_custom_volumes(self, driver: StorageDriver) -> None:
         async def fill(data: Path) -> None:
             (data / "a").write_text("1")
             os.chown(data / "a", 1000, 1000)
+            disk_image.make(data, 4 << 20)  # all of it a hole, which no copy may fill
 
         await driver.create(CUSTOM, fill)
         before = await tree(driver, CUSTOM)
@@ -332,6 +178,8 @@ class StorageConformance:
         assert await tree(driver, COPY) == await tree(driver, CUSTOM)
         await driver.restore(CUSTOM.at("s0"))
         assert await tree(driver, CUSTOM) == before == await tree(driver, CUSTOM.at("s0"))
+        for each in (CUSTOM, COPY, CUSTOM.at("s0")):
+            assert disk_image.measure(driver.data(each)) == Measure(4 << 20, 0)
         await driver.rename(COPY, VolumeId(VolumeKind.CUSTOM, "other", "copy"))
         await driver.delete(CUSTOM.at("s0"))
         await driver.delete(CUSTOM)
@@ -439,7 +287,3 @@ class StorageConformance:
     async def test_resources(self, driver: StorageDriver) -> None:
         resources = await driver.resources()
         assert 0 < resources.space_used <= resources.space_total
-
-    async def _change(self, driver: StorageDriver, volume: VolumeId) -> None:
-        async with driver.open_rootfs(volume) as rootfs:
-            change(rootfs, 1000)

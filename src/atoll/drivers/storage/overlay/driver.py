@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from atoll.domain.errors import Conflict, Unsupported
+from atoll.domain.entities import DEFAULT_PROJECT
+from atoll.domain.errors import Conflict, NotFound
 from atoll.domain.idmap import IdMap
 from atoll.drivers.storage import blocking, folders, source
 from atoll.drivers.storage.contract import Capabilities, Fill, Mounted, Pause, Pool, Resources, VolumeId, VolumeKind
 from atoll.drivers.storage.folders import ROOTFS, Folders
-from atoll.drivers.storage.overlay import mounting, probe
+from atoll.drivers.storage.layer_streams import Layer, LayerArrival
+from atoll.drivers.storage.overlay import arriving, layer_digests, layer_marks, mounting, probe
 from atoll.drivers.storage.overlay.layers import DEEPEST, LayerStore, read_stack
 from atoll.drivers.storage.overlay.usage import Usage
 from atoll.drivers.storage.overlay.volumes import StackedVolumes
 from atoll.drivers.storage.plain import PlainVolumes
 from atoll.drivers.storage.rubbish import Rubbish
+from atoll.drivers.storage.sizes import Sizes
 from atoll.drivers.storage.streams import WithoutStreams
 from atoll.host import confined, mount, threads, trees, userns
-
-log = logging.getLogger(__name__)
 
 
 class OverlayDriver(WithoutStreams):
@@ -34,14 +35,15 @@ class OverlayDriver(WithoutStreams):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._folders = Folders(pool)
-        self._layers = LayerStore(pool.root / "layers")
+        self._sizes = Sizes(pool.root)
+        self._folders = Folders(pool, self._sizes.remove)
+        self._layers = LayerStore(pool.root / "layers", self._sizes)
         self._stacks = StackedVolumes(self._folders, self._layers)
-        self._rubbish = Rubbish()
-        self._plain = PlainVolumes(self._folders, self._rubbish)
+        self._rubbish = Rubbish(self._sizes.remove)
+        self._plain = PlainVolumes(self._folders, self._rubbish, self._sizes)
         self._opened: dict[VolumeId, _Opened] = {}
         self._syncing: dict[VolumeId, asyncio.Future[None]] = {}
-        self._usage = Usage(self._own_trees)
+        self._usage = Usage(lambda volume: self._own_trees(volume)[:1])
 
     @classmethod
     async def check(cls, root: Path) -> str | None:
@@ -60,6 +62,8 @@ class OverlayDriver(WithoutStreams):
         await blocking.call("open the storage pool", source.attach, self._pool)
         await blocking.call("open the storage pool", self._folders.make)
         await blocking.call("open the storage pool", self._stacks.load)
+        await blocking.call("open the storage pool", self._sizes.load)
+        self.capabilities = replace(type(self).capabilities, quotas=self._sizes.enforced)
 
     async def close(self) -> None:
         await self._usage.stop()
@@ -71,13 +75,11 @@ class OverlayDriver(WithoutStreams):
         return await blocking.call("measure the storage pool", source.resources, self._pool)
 
     async def create(self, volume: VolumeId, fill: Fill | None = None, *, size: int | None = None) -> None:
-        if size is not None:
-            log.warning("The size of a volume is not enforced by this pool", extra={"pool": self._pool.name})
         if volume.kind is VolumeKind.CUSTOM:
-            await self._plain.create(volume, fill)
+            await self._plain.create(volume, fill, size=size)
             return
         with self._folders.making(volume):
-            made = await blocking.call("create a volume", self._stacks.begin, volume)
+            made = await blocking.call("create a volume", self._stacks.begin, volume, size)
             try:
                 if fill is not None:
                     await fill(made)
@@ -132,6 +134,8 @@ class OverlayDriver(WithoutStreams):
         stack = await blocking.call("copy a volume", self._stacks.stack, source)
         made = await blocking.call("copy a volume", self._folders.temporary)
         try:
+            if not target.snapshot:
+                await blocking.call("copy a volume", self._sizes.begin, made)
             await trees.copy_live(self._layers.tree(stack[0]), made, pause)
             await blocking.call("copy a volume", self._stacks.clone_with, source, target, made)
         except BaseException:
@@ -159,6 +163,7 @@ class OverlayDriver(WithoutStreams):
         stack = await blocking.call("refresh a volume", self._stacks.stack, source)
         made = await blocking.call("refresh a volume", self._folders.temporary)
         try:
+            await blocking.call("refresh a volume", self._sizes.begin, made)
             await trees.copy_live(self._layers.tree(stack[0]), made)
             return await blocking.call("refresh a volume", self._stacks.replace_with, target, source, made)
         except BaseException:
@@ -180,13 +185,15 @@ class OverlayDriver(WithoutStreams):
             raise
         await self._rubbish.remove(gone)
 
-    async def delete(self, volume: VolumeId) -> None:
-        if volume.kind is VolumeKind.CUSTOM:
-            await self._plain.delete(volume)
-            return
-        self._require_idle(volume)
-        self._usage.forget(volume)
-        await self._rubbish.remove(await blocking.call("delete a volume", self._stacks.delete, volume))
+    async def delete(self, *volumes: VolumeId) -> None:
+        plain = [volume for volume in volumes if volume.kind is VolumeKind.CUSTOM]
+        stacked = [volume for volume in volumes if volume.kind is not VolumeKind.CUSTOM]
+        for volume in stacked:
+            self._require_idle(volume)
+            self._usage.forget(volume)
+        if plain:
+            await self._plain.delete(*plain)
+        await self._rubbish.remove(await blocking.call("delete a volume", self._stacks.delete_all, stacked))
 
     async def rename(self, volume: VolumeId, target: VolumeId) -> None:
         self._require_idle(volume)
@@ -311,15 +318,62 @@ class OverlayDriver(WithoutStreams):
         return self._folders.data(volume)
 
     async def usage(self, volumes: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
-        return await self._usage.of([each for each in volumes if each.kind is VolumeKind.INSTANCE])
+        counted = await blocking.call("measure volumes", self._counted, volumes) if self._sizes.enforced else {}
+        walked = [each for each in volumes if each.kind is VolumeKind.INSTANCE and each not in counted]
+        return {**await self._usage.of(walked), **counted}
 
-    def _own_trees(self, volume: VolumeId) -> list[Path]:
-        """The one layer that only this volume writes to; what it shares counts as the image's or snapshot's."""
-        return [self._layers.tree(read_stack(self._folders.require(volume))[0])]
+    def _counted(self, volumes: Sequence[VolumeId]) -> dict[VolumeId, int]:
+        """Of volumes with a size, or ready for one; the file system keeps count."""
+        found: dict[VolumeId, int] = {}
+        for volume in volumes:
+            with suppress(NotFound):  # it may go meanwhile
+                used = None if volume.snapshot else self._sizes.usage(self._own_trees(volume)[0])
+                if used is not None:
+                    found[volume] = used
+        return found
+
+    def _own_trees(self, volume: VolumeId) -> Sequence[Path]:
+        """What only this volume writes to, the files first: of an instance the topmost layer. What it shares counts as the
+        image's or snapshot's."""
+        data = self._folders.require(volume)
+        return [data] if volume.kind is VolumeKind.CUSTOM else self._layers.parts(read_stack(data)[0])
 
     async def set_size(self, volume: VolumeId, size: int | None) -> None:
-        if size is not None:
-            raise Unsupported("Storage driver 'overlay' cannot limit the size of a volume")
+        trees = await blocking.call("limit a volume", self._own_trees, volume)
+        await blocking.call("limit a volume", self._sizes.set_size, trees, size)
+
+    # --- to and from other servers -------------------------------------------------------------------------------------
+
+    async def stacks(self, states: Sequence[VolumeId]) -> Mapping[VolumeId, Sequence[str]]:
+        """See `layer_streams.LayerStreams`, as for those below."""
+        for state in states:
+            await self._settled(state)
+        return {state: await blocking.call("send a volume", self._stacks.stack, state) for state in states}
+
+    async def layer(self, name: str) -> Layer:
+        tree = self._layers.tree(name)
+        return Layer(name, tree, await blocking.call("send a volume", layer_marks.opaque, tree))
+
+    @asynccontextmanager
+    async def image(self, fingerprint: str) -> AsyncIterator[str | None]:
+        try:
+            image = VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint)
+            stack = await blocking.call("find an image", self._stacks.hold_image, image)
+        except NotFound:
+            yield None
+            return
+        try:
+            yield stack[-1] if len(stack) == 1 else None
+        finally:
+            await self._rubbish.remove(await blocking.call("find an image", self._stacks.release, stack))
+
+    async def digest(self, name: str) -> str:
+        return await layer_digests.digest(self._layers.root / name, self._layers.tree(name))
+
+    def arriving(self, volume: VolumeId) -> AbstractAsyncContextManager[LayerArrival]:
+        return arriving.arriving(self._folders, self._layers, self._stacks, self._rubbish)
+
+    # --- after a kill --------------------------------------------------------------------------------------------------
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         return await blocking.call("audit the storage pool", self._audit, known)

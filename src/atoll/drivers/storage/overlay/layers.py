@@ -19,6 +19,7 @@ from pathlib import Path
 
 from atoll.domain.errors import HostError, Unsupported
 from atoll.drivers.storage import folders
+from atoll.drivers.storage.sizes import Sizes
 from atoll.host import confined
 
 Stack = tuple[str, ...]
@@ -90,10 +91,14 @@ def require_no_whiteouts(tree: Path) -> None:
 
 
 class LayerStore:
-    """The folder `layers/` of a pool, 0700: `ID/fs` is the tree, `ID/work` what an overlay needs beside an upper."""
+    """The folder `layers/` of a pool, 0700: `ID/fs` is the tree, `ID/work` what an overlay needs beside an upper.
 
-    def __init__(self, root: Path) -> None:
+    To the pool's `sizes` an instance is one tree, with all the uppers that it had one after the other: a size limits what it has
+    written since it was made, as long as it or a snapshot keeps that."""
+
+    def __init__(self, root: Path, sizes: Sizes) -> None:
         self.root = root
+        self.sizes = sizes
         self.lock = threading.RLock()
         """Held while a stack file is read and its layers held, so that no layer goes in between."""
         self._counts: Counter[str] = Counter()
@@ -106,6 +111,10 @@ class LayerStore:
     def tree(self, layer: str) -> Path:
         """Where the layer's files are."""
         return self.root / layer / TREE
+
+    def parts(self, layer: str) -> tuple[Path, Path]:
+        """The directories of a layer that an overlay writes to."""
+        return self.tree(layer), self.root / layer / WORK
 
     def hold(self, stack: Stack) -> None:
         """One more volume has this stack. Before its stack file is visible."""
@@ -130,19 +139,23 @@ class LayerStore:
         """Layers of the stack that are not on disk."""
         return [layer for layer in stack if not self.tree(layer).is_dir()]
 
-    def make(self, below: Stack = ()) -> str:
-        """A new empty layer, whose root directory looks like the topmost one's below: it is what a guest sees as `/`."""
+    def make(self, below: Stack = (), *, after: str = "") -> str:
+        """A new empty layer, whose root directory looks like the topmost one's below: it is what a guest sees as `/`. It is to be
+        an upper of the instance whose upper `after` was; else of a new one."""
         with self._new() as layer:
-            tree = self.tree(layer)
-            tree.mkdir(mode=0o755)
+            parts = self.parts(layer)
+            parts[0].mkdir(mode=0o755)
+            if not (after and self.sizes.join(self.tree(after), *parts)):
+                self.sizes.begin(*parts)
             if below:
-                _copy_attributes(self.tree(below[0]), tree)
+                _copy_attributes(self.tree(below[0]), parts[0])
             return layer
 
     def adopt(self, tree: Path) -> str:
         """Make a finished directory on the pool's file system a layer, by renaming it."""
         with self._new() as layer:
             folders.rename_new(tree, self.tree(layer))
+            self.sizes.join(*self.parts(layer))
             return layer
 
     @contextmanager

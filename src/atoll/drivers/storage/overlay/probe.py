@@ -11,6 +11,7 @@ from atoll.domain.errors import AtollError
 from atoll.domain.idmap import IdMap
 from atoll.drivers.storage.overlay import mounting
 from atoll.drivers.storage.overlay.layers import LayerStore
+from atoll.drivers.storage.sizes import Sizes
 from atoll.host import confined, disk, mount, threads, userns
 
 NEEDED = (5, 19)
@@ -50,7 +51,7 @@ def _try(parent: Path, namespace: int) -> str | None:
 def _try_in(folder: Path, namespace: int) -> str | None:
     for name in ("layers", "stage", "merged"):
         (folder / name).mkdir(mode=0o700)
-    store = LayerStore(folder / "layers")
+    store = LayerStore(folder / "layers", Sizes(folder))
     lower = store.make()
     (store.tree(lower) / "below").write_bytes(b"")
     (store.tree(lower) / "directory").mkdir()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from atoll.domain.errors import NotFound
 from atoll.drivers.storage.contract import VolumeId
 from atoll.host.threads import waiting_thread
 
@@ -64,7 +65,7 @@ def _count(trees: Callable[[VolumeId], Sequence[Path]], volume: VolumeId) -> int
     """Bytes on disk, each inode once; None when the volume went away meanwhile."""
     try:
         return sum(_size(tree) for tree in trees(volume))
-    except OSError:
+    except (OSError, NotFound):
         return None
 
 

@@ -51,11 +51,13 @@ class StackedVolumes:
         """The volume's stack."""
         return read_stack(self._pool.require(volume))
 
-    def begin(self, volume: VolumeId) -> Path:
+    def begin(self, volume: VolumeId, size: int | None) -> Path:
         """A folder to be filled and then given to `finish`. Conflict if the volume exists."""
         self._pool.require_absent(volume)
         made = self._pool.temporary()
         (made / ROOTFS).mkdir(mode=0o755)
+        if volume.kind is VolumeKind.INSTANCE:
+            self._store.sizes.begin(made / ROOTFS, size=size)
         return made
 
     def finish(self, made: Path, volume: VolumeId) -> None:
@@ -68,7 +70,7 @@ class StackedVolumes:
                 disk.flush_filesystem(made)
                 self._publish(made, volume, (base,))
             else:
-                with self._new_layer(self._store.make((base,))) as upper:
+                with self._new_layer(self._store.make((base,), after=base)) as upper:
                     self._publish(made, volume, (upper, base))
 
     def clone_frozen(self, source: VolumeId, target: VolumeId) -> None:
@@ -110,7 +112,7 @@ class StackedVolumes:
 
     def delete_snapshots(self, volume: VolumeId, names: Sequence[str]) -> list[Path]:
         """As `delete`, for several snapshots."""
-        return [path for name in names for path in self.delete(volume.at(name))]
+        return self.delete_all([volume.at(name) for name in names])
 
     def clone_with(self, source: VolumeId, target: VolumeId, tree: Path) -> None:
         """A new volume, an instance or a snapshot, with a copy of the instance's upper over the layers that it lies on."""
@@ -137,14 +139,14 @@ class StackedVolumes:
     def freeze(self, instance: VolumeId) -> Stack:
         """Give an instance that is not in use a new upper; returns the stack below that."""
         stack = self.stack(instance)
-        self._replace_stack(instance, (self._store.make(stack), *stack), spared=())
+        self._replace_stack(instance, (self._store.make(stack, after=stack[0]), *stack), spared=())
         return stack
 
     def flatten(self, instance: VolumeId, tree: Path) -> list[Path]:
         """Put one layer with the whole content in the place of all the instance has; returns what to remove."""
         old = self.stack(instance)
         base = self._store.adopt(tree)
-        return self._replace_stack(instance, (self._store.make((base,)), base), spared=old)
+        return self._replace_stack(instance, (self._store.make((base,), after=old[0]), base), spared=old)
 
     def _replace_stack(self, volume: VolumeId, new: Stack, *, spared: Stack) -> list[Path]:
         """Write a new stack; `spared` are the layers that the volume no longer has."""
@@ -160,30 +162,34 @@ class StackedVolumes:
 
     def replace_frozen(self, target: VolumeId, source: VolumeId) -> list[Path]:
         """Make an instance, not in use, as a snapshot is: a new upper over that one's stack. Returns what to remove."""
-        with self._replaced(target) as gone, self._held(lambda: self.stack(source)) as below:
-            gone.append(self._exchange_over(source, target, self._store.make(below), below))
+        with self._replaced(target) as (upper, gone), self._held(lambda: self.stack(source)) as below:
+            gone.append(self._exchange_over(source, target, self._store.make(below, after=upper), below))
         return gone
 
     def replace_freezing(self, target: VolumeId, source: VolumeId) -> list[Path]:
         """As `replace_frozen`, from an instance that is not in use."""
         below = self.freeze(source)
         self._store.hold(below)
-        with self._replaced(target) as gone, self._released_on_failure(below):
-            gone.append(self._exchange_over(source, target, self._store.make(below), below))
+        with self._replaced(target) as (upper, gone), self._released_on_failure(below):
+            gone.append(self._exchange_over(source, target, self._store.make(below, after=upper), below))
         return gone
 
     def replace_with(self, target: VolumeId, source: VolumeId, tree: Path) -> list[Path]:
         """As `replace_frozen`, from an instance in use: with a copy of its upper over the layers that it lies on."""
-        with self._replaced(target) as gone, self._held(lambda: self.stack(source)[1:]) as below:
+        sizes = self._store.sizes
+        with self._replaced(target) as (upper, gone), self._held(lambda: self.stack(source)[1:]) as below:
+            sizes.inherit(self._store.tree(upper), tree)
             gone.append(self._exchange_over(source, target, self._store.adopt(tree), below))
+            sizes.forget(self._store.tree(upper))
         return gone
 
     @contextmanager
-    def _replaced(self, volume: VolumeId) -> Iterator[list[Path]]:
-        """The block puts another stack in the place of the volume's; the list gets the layers that nobody has any more."""
+    def _replaced(self, volume: VolumeId) -> Iterator[tuple[str, list[Path]]]:
+        """The block puts another stack in the place of the volume's, whose upper it gets; the list gets the layers that nobody
+        has any more."""
         old = self.stack(volume)
         gone: list[Path] = []
-        yield gone
+        yield old[0], gone
         gone += self._withdraw_layers(self._store.release(old))
 
     def _exchange_over(self, source: VolumeId, target: VolumeId, layer: str, below: Stack) -> Path:
@@ -201,11 +207,40 @@ class StackedVolumes:
         gone = self._pool.withdraw_volume(volume)
         if gone is None:
             return []
+        if stack and _has_upper(volume):
+            self._store.sizes.forget(self._store.tree(stack[0]))
         return [gone, *self._withdraw_layers(self._store.release(stack))]
+
+    def delete_all(self, volumes: Sequence[VolumeId]) -> list[Path]:
+        """As `delete`, for several."""
+        return [path for volume in volumes for path in self.delete(volume)]
 
     def _withdraw_layers(self, layers: list[str]) -> list[Path]:
         gone = [self._pool.withdraw(self._store.root / layer) for layer in layers]
         return [path for path in gone if path is not None]
+
+    def publish_arrived(self, made: Path, volume: VolumeId, stack: Stack, *, above: bool) -> None:
+        """Make a volume of layers that are held otherwise, and of a folder with what stands beside its root file system; with a
+        new upper if `above`."""
+        self._store.hold(stack)
+        with self._released_on_failure(stack):
+            (made / ROOTFS).mkdir(mode=0o755)
+            if not above:
+                self._publish(made, volume, stack)
+                return
+            with self._new_layer(self._store.make(stack)) as upper:
+                self._publish(made, volume, (upper, *stack))
+
+    def hold_image(self, image: VolumeId) -> Stack:
+        """An image's stack, which stays until it is given to `release`. NotFound."""
+        with self._store.lock:
+            stack = self.stack(image)
+            self._store.hold(stack)
+        return stack
+
+    def release(self, stack: Stack) -> list[Path]:
+        """Who held these layers does no longer; returns what to remove."""
+        return self._withdraw_layers(self._store.release(stack))
 
     @contextmanager
     def _held(self, read: Callable[[], Stack]) -> Iterator[Stack]:
@@ -265,7 +300,18 @@ class StackedVolumes:
         if sentences:  # a layer without a stack may belong to a volume whose list is damaged: keep it for a rescue
             return sentences, []
         unused = self._store.unused()
+        self._forget_sizes(unused)
         return [f"removed the unused layer {layer}" for layer in unused], self._withdraw_layers(unused)
+
+    def _forget_sizes(self, unused: Sequence[str]) -> None:
+        """Of instances that are gone; their layers, if they are gone, too, tell which size that was."""
+        sizes = self._store.sizes
+        if not unused or not sizes.enforced:
+            return
+        uppers = {sizes.project(self._store.tree(stack[0])) for volume, stack in self._stacks() if _has_upper(volume)}
+        for layer in unused:
+            if sizes.project(self._store.tree(layer)) not in uppers:
+                sizes.forget(self._store.tree(layer))
 
     def _damage(self, volume: VolumeId) -> str | None:
         try:
@@ -275,3 +321,8 @@ class StackedVolumes:
         except AtollError as error:
             return error.message
         return f"layers {', '.join(missing)} are missing" if missing else None
+
+
+def _has_upper(volume: VolumeId) -> bool:
+    """Whether the first layer of its stack is its own, to be written to."""
+    return volume.kind is VolumeKind.INSTANCE and not volume.snapshot
