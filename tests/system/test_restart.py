@@ -8,10 +8,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import audit
 import pytest
+import tracing
 from box import Daemon
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -100,27 +100,8 @@ def test_killed_after_a_while(prepared: Daemon, deed: str, moment: int) -> None:
 )
 def test_killed_in_a_system_call(prepared: Daemon, deed: str, call: str, number: int) -> None:
     """strace kills the process, the daemon or a program that it runs, that makes the call for the nth time in its thread."""
-    inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-o", "/dev/null", *inject, "-p", str(prepared.pid)], stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until_traced(prepared.pid)
-        client = begin(prepared, DEEDS[deed].command)
-        client.wait(20)
-    finally:
-        tracer.kill()  # its orderly end can wait for ever for a thread that has become a zombie meanwhile
-        tracer.wait()
-
-
-def wait_until_traced(pid: int) -> None:
-    """All threads have a tracer."""
-    deadline = time.monotonic() + 5
-    while True:
-        if not any("TracerPid:\t0\n" in path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")):
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    with tracing.attached(prepared.pid, f"trace={call}", f"inject={call}:signal=SIGKILL:when={number}"):
+        begin(prepared, DEEDS[deed].command).wait(20)
 
 
 def test_a_daemon_that_ends_leaves_instances_alone(daemon: Daemon, witness: Callable[[], None]) -> None:
