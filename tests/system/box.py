@@ -171,6 +171,11 @@ class Daemon:
         assert done.returncode == 0, f"`{' '.join(argv)}` exited with {done.returncode}: {done.stderr}{self.end_of_log()}"
         return done.stdout
 
+    def begin(self, *argv: str) -> subprocess.Popen[bytes]:
+        """A command in the box that goes on by itself, unheard."""
+        command = self.box.enter([self.program(argv[0]), *argv[1:]])
+        return subprocess.Popen(command, env=self.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def inside(self, name: str, *argv: str) -> str:
         """What a command says in an instance, without the last line's end."""
         return self.run("atoll", "exec", name, "--", *argv).rstrip("\n")

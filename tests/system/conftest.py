@@ -75,3 +75,10 @@ def machines(daemon: Daemon) -> Iterator[Daemon]:
     yield daemon
     for (name,) in daemon.listed("n"):
         daemon.run("atoll", "delete", "--force", name)
+
+
+@pytest.fixture
+def one(machines: Daemon) -> Daemon:
+    """The daemon with a running instance of that name."""
+    machines.run("atoll", "launch", "tiny", "one")
+    return machines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PROGRAM = shutil.which("lxd", path="/usr/sbin:/usr/bin")
 class Lxd:
     """A running server with a pool `p` of driver dir that the default profile has its root disk on."""
 
-    def __init__(self, folder: Path, box: Box) -> None:
+    def __init__(self, folder: Path, box: Box, env: Mapping[str, str]) -> None:
         self._box = box
         self._env = {
             "LXD_DIR": str(folder / "lxd"),
@@ -25,6 +25,7 @@ class Lxd:
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}",
+            **env,
         }
         for name in ("lxd", "lxc"):
             (folder / name).mkdir()
@@ -63,11 +64,12 @@ class Lxd:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Lxd]:
-    """A server with its state below that folder; all of it is gone afterwards."""
-    box = Box()
+def running(folder: Path, box: Box | None = None, env: Mapping[str, str] | None = None) -> Iterator[Lxd]:
+    """A server with its state below that folder, in a box of its own unless one is given; all of it is gone afterwards. `env`:
+    what its environment has more."""
+    found = box or Box()
     try:
-        server = Lxd(folder, box)
+        server = Lxd(folder, found, env or {})
         process = server.start(folder / "lxd.log")
         try:
             yield server
@@ -76,4 +78,5 @@ def running(folder: Path) -> Iterator[Lxd]:
             process.terminate()
             wait_until(lambda: process.poll() is not None or process.kill(), "the server has ended")
     finally:
-        box.close()
+        if box is None:
+            found.close()

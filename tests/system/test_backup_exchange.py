@@ -89,6 +89,7 @@ def test_archives_of_volumes_go_both_ways(machines: Daemon, lxd: Lxd, tmp_path: 
     machines.run(*volume, "snapshot", "default", "v1", "s0")
     machines.run(*volume, "set", "default", "v1", "user.a=now")
     machines.run(*volume, "export", "default", "v1", str(ours))
+    exchange_disk(machines, lxd, tmp_path)
 
     lxd.run("lxc", "import", str(instance))
     lxd.run("lxc", "storage", "volume", "import", "p", str(ours))
@@ -108,6 +109,33 @@ def test_archives_of_volumes_go_both_ways(machines: Daemon, lxd: Lxd, tmp_path: 
         assert (file.read_text(), file.stat().st_uid, file.stat().st_gid) == (text, 1000, 33)
     for name in ("v1", "v2"):
         machines.run(*volume, "delete", "default", name)
+
+
+def exchange_disk(machines: Daemon, lxd: Lxd, tmp_path: Path) -> None:
+    """A disk goes there and comes back: packed there with all its zeros, it takes no more space here than before."""
+    ours, theirs = tmp_path / "disk.tar.gz", tmp_path / "theirs.tar.gz"
+    volume = ("storage", "volume")
+    machines.run("atoll", *volume, "create", "default", "disk", "--type=block", "size=64MiB")
+    file = machines.state / "storage-pools/default/custom/default_disk/root.img"
+    with file.open("r+b") as disk:
+        disk.write(b"one")
+        disk.flush()
+        machines.run("atoll", *volume, "snapshot", "default", "disk", "s0")
+        disk.seek(32 << 20)
+        disk.write(b"two")
+    machines.run("atoll", *volume, "export", "default", "disk", str(ours))
+    assert ours.stat().st_size < 1 << 20
+    lxd.run("lxc", *volume, "import", "p", str(ours))
+    assert "content_type: block" in lxd.run("lxc", *volume, "show", "p", "disk/s0")
+    lxd.run("lxc", *volume, "export", "p", "disk", str(theirs))
+    machines.run("atoll", *volume, "import", "default", str(theirs), "back")
+    pool, now = machines.state / "storage-pools/default", file.read_bytes()
+    for name in ("disk", "back"):
+        for where, wanted in (("custom", now), ("custom-snapshots", b"one".ljust(len(now), b"\0"))):
+            found = pool / where / f"default_{name}" / ("root.img" if where == "custom" else "s0/root.img")
+            assert found.read_bytes() == wanted and found.stat().st_blocks < 4096
+    for name in ("disk", "back"):
+        machines.run("atoll", *volume, "delete", "default", name)
 
 
 @pytest.fixture

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import audit
 import pytest
 from box import Daemon, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-
-@pytest.fixture
-def one(machines: Daemon) -> Daemon:
-    """A running instance."""
-    machines.run("atoll", "launch", "tiny", "one")
-    return machines
 
 
 @pytest.fixture
@@ -51,6 +46,25 @@ def test_a_nic_under_another_name(one: Daemon, network: str) -> None:
     assert one.inside("one", "cat", "/sys/class/net/lan0/address") == hwaddr
     one.run("atoll", "config", "device", "set", "one", "second", "name=lan1")
     assert interfaces(one) == {"eth0", "lan1"}
+    audit.check(one)
+
+
+def test_a_nic_of_a_profile_whose_change_was_cut_off(one: Daemon, network: str) -> None:
+    one.run("atoll", "profile", "create", "late")
+    one.run("atoll", "profile", "add", "one", "late")
+    one.kill()  # right after the profile was written
+    nic = {"type": "nic", "network": network, "name": "eth1"}
+    with closing(sqlite3.connect(one.dir / "database/global/db.bin")) as database, database:
+        (profile,) = database.execute("SELECT id FROM profiles WHERE name = 'late'").fetchone()
+        device = database.execute("INSERT INTO profiles_devices (profile_id, name) VALUES (?, 'second')", (profile,)).lastrowid
+        sql = "INSERT INTO profiles_devices_config (profile_device_id, key, value) VALUES (?, ?, ?)"
+        database.executemany(sql, [(device, key, value) for key, value in nic.items()])
+    one.start()
+    wait_until(lambda: interfaces(one) == {"eth0", "eth1"}, "the NIC is there")
+    wait_until(lambda: "volatile.second.host_name" in one.query("/1.0/instances/one")["config"], "it is known")
+    one.run("atoll", "profile", "remove", "one", "late")
+    assert interfaces(one) == {"eth0"}
+    one.run("atoll", "profile", "delete", "late")
     audit.check(one)
 
 

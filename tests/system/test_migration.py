@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,6 +50,7 @@ def pair(daemon: Daemon) -> Iterator[Pair]:
         try:
             second.start()
             second.run("atoll", "storage", "create", "plain", "dir")
+            second.run("atoll", "storage", "create", "layered", "overlay")
             second.run("atoll", "profile", "device", "add", "default", "root", "disk", "path=/", "pool=plain")
             for name, server, port in (("a", daemon, 8443), ("b", second, 8444)):
                 server.run("atoll", "config", "set", "core.https_address", f"127.0.0.1:{port}")
@@ -99,13 +100,30 @@ def test_a_copy_is_what_the_original_is_and_was(pair: Pair, original: str) -> No
     pair.settled()
 
 
-@pytest.mark.parametrize("victim", ["a", "b"])
-def test_a_kill_in_between_leaves_the_source_whole_and_the_target_clean(pair: Pair, original: str, victim: str) -> None:
+def test_layers_arrive_as_they_are(pair: Pair, original: str) -> None:
+    pair.a.run("atoll", "copy", "a:c1", "b:layers", "--stateless", "--storage", "layered")
+    assert len(list(pair.b.dir.glob("storage-pools/layered/layers/*"))) == 4  # of the image, of early, of late, and its own
+    pair.b.run("atoll", "start", "layers")
+    assert pair.b.inside("layers", "sh", "-c", LOOK) == original
+    pair.b.run("atoll", "delete", "--force", "layers")
+
+
+@pytest.mark.parametrize(
+    ("victim", "pool", "arriving"),
+    [
+        ("a", "plain", "containers/cut/rootfs/root/.large.*"),
+        ("b", "plain", "containers/cut/rootfs/root/.large.*"),
+        ("a", "layered", ".aside/layer-*/root/large"),
+        ("b", "layered", ".aside/layer-*/root/large"),
+    ],
+)
+def test_a_kill_in_between_leaves_the_source_whole_and_the_target_clean(
+    pair: Pair, original: str, victim: str, pool: str, arriving: str
+) -> None:
     killed: Daemon = getattr(pair, victim)
-    argv = pair.a.box.enter([pair.a.program("atoll"), "copy", "a:c1", "b:cut", "--stateless", "--instance-only"])
-    client = subprocess.Popen(argv, env=pair.a.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = pair.a.begin("atoll", "copy", "a:c1", "b:cut", "--stateless", "--instance-only", "--storage", pool)
     try:
-        wait_until(lambda: list(pair.b.dir.glob("storage-pools/plain/containers/cut/rootfs/root/.large.*")), "files arrive")
+        wait_until(lambda: list(pair.b.dir.glob(f"storage-pools/{pool}/{arriving}")), "files arrive")
         killed.kill()
         assert client.wait(30) != 0
     finally:
@@ -114,5 +132,14 @@ def test_a_kill_in_between_leaves_the_source_whole_and_the_target_clean(pair: Pa
     killed.start()
     wait_until(lambda: not pair.b.listed("n"), "the target is clean")
     pair.settled()
+    wait_until(lambda: not list(pair.b.dir.glob("storage-pools/layered/.aside/*")), "nothing is left aside")
+    assert not list(pair.b.dir.glob("storage-pools/layered/layers/*"))
     assert pair.a.inside("c1", "sh", "-c", LOOK) == original
     assert pair.a.listed("nS") == [["c1", "2"]]
+
+
+def test_a_program_made_with_pylxd(pair: Pair) -> None:
+    """By HTTPS, with the client's certificate: all that it does with an instance, and moving it."""
+    script, servers = Path(__file__).with_name("by_pylxd.py"), ("https://127.0.0.1:8443", "https://127.0.0.1:8444")
+    pair.a.run(sys.executable, "-I", str(script), pair.a.env()["LXD_CONF"], *servers)
+    pair.settled()

@@ -142,12 +142,74 @@ def test_a_killed_move_leaves_one_whole_volume(host: Daemon) -> None:
     for number in range(500):
         (data(host, "default", "v") / f"file{number}").write_text("many take a while")
     wanted = states(host, "default", "v")
-    command = [host.program("atoll"), "storage", "volume", "move", "default/v", "trees/v"]
+    started_and_killed(host, "atoll", "storage", "volume", "move", "default/v", "trees/v")
+    (pool,) = {pool for pool in POOLS if host.query(f"/1.0/storage-pools/{pool}/volumes/custom")}
+    assert states(host, pool, "v") == wanted
+
+
+def disk(daemon: Daemon, pool: str, name: str, snapshot: str = "") -> Path:
+    """The file that is a disk."""
+    return data(daemon, pool, name, snapshot) / "root.img"
+
+
+def write(path: Path, position: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(position)
+        file.write(content)
+
+
+def test_a_disk_goes_through_all_pools_and_a_file_and_takes_no_more_space(host: Daemon, tmp_path: Path) -> None:
+    volume(host, "create", "default", "v", "--type=block")
+    for number, snapshot in enumerate(("one", "two", "")):
+        write(disk(host, "default", "v"), (number + 1) << 30, b"x" * 100_000)
+        if snapshot:
+            volume(host, "snapshot", "default", "v", snapshot)
+    volume(host, "copy", "default/v", "plain/v")
+    volume(host, "copy", "plain/v", "trees/v")
+    volume(host, "copy", "trees/v", "trees/within")
+    volume(host, "move", "plain/v", "trees/moved")
+    for pool, name, flags in (("default", "v", ()), ("trees", "moved", ("--optimized-storage",))):
+        file = str(tmp_path / f"{pool}.tar")
+        volume(host, "export", pool, name, file, "--compression", "none", *flags)
+        assert Path(file).stat().st_size < 2 << 20
+        volume(host, "import", "trees", file, f"from-{pool}")
+    for name in ("v", "within", "moved", "from-default", "from-trees"):
+        for number, snapshot in enumerate(("one", "two", "")):
+            found = disk(host, "trees", name, snapshot)
+            with found.open("rb") as file:
+                read = [os.pread(file.fileno(), 5, place << 30) for place in (1, 2, 3)]
+            assert read == [b"x" * 5 if place <= number + 1 else bytes(5) for place in (1, 2, 3)]
+            assert (found.stat().st_size, found.stat().st_blocks < 4096) == (10 << 30, True)
+
+
+def test_a_kill_leaves_disks_whole_or_not_at_all(host: Daemon, tmp_path: Path) -> None:
+    volume(host, "create", "plain", "v", "--type=block", "size=128MiB")
+    content = os.urandom(1 << 20)
+    for number in range(64):
+        write(disk(host, "plain", "v"), number << 21, content)
+    volume(host, "snapshot", "plain", "v", "s")
+    backup = tmp_path / "v.tar"
+    volume(host, "export", "plain", "v", str(backup), "--compression", "none")
+    for words in ("restore plain v s", "copy plain/v trees/w", f"import plain {backup} x"):
+        started_and_killed(host, "atoll", "storage", "volume", *words.split())
+        for pool in POOLS:
+            listed = host.query(f"/1.0/storage-pools/{pool}/volumes/custom?recursion=1")
+            folders = {path.name for path in (inside_box(host) / pool / "custom").iterdir()}
+            assert folders == {f"default_{each['name']}" for each in listed if "/" not in each["name"]}
+            for each in listed:
+                found = disk(host, pool, *each["name"].split("/"))
+                with found.open("rb") as file:
+                    assert file.read(1 << 20) == content
+                assert found.stat().st_size == 128 << 20
+                assert found.stat().st_blocks >= (64 << 20) / 512
+
+
+def started_and_killed(host: Daemon, *words: str) -> None:
+    """A command during which the daemon is killed, once something is being made in a pool; and the next daemon."""
+    command = [host.program(words[0]), *words[1:]]
     client = subprocess.Popen(host.box.enter(command), env=host.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    aside = inside_box(host) / "trees/.aside"
-    wait_until(lambda: list(aside.iterdir()) or client.poll() is not None, "the copy is being made")
+    aside = [inside_box(host) / pool / ".aside" for pool in POOLS]
+    wait_until(lambda: any(list(path.iterdir()) for path in aside) or client.poll() is not None, "something is being made")
     host.kill()
     client.wait(10)
     host.start()
-    (pool,) = {pool for pool in POOLS if host.query(f"/1.0/storage-pools/{pool}/volumes/custom")}
-    assert states(host, pool, "v") == wanted
