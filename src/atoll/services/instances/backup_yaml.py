@@ -1,7 +1,7 @@
 """Keeps `backup.yaml` in the folder of each instance's volume: what the instance is known by when the database is gone.
 
 It follows the events that tell of changes, a moment later and once for all that come together, so that nothing waits for it;
-2 ms of processor time for an instance without snapshots. Only snapshots that come, go or change their name are told at once:
+2 ms of processor time for an instance without snapshots. Snapshots that come, go or change their name are told almost at once:
 a file that does not name all of them is of no use for a recovery. What a kill keeps it from writing is written some time after
 the next start, as is what differs for any other reason. A start of an instance changes nothing that is worth it.
 """
@@ -26,10 +26,12 @@ log = logging.getLogger(__name__)
 NAME = "backup.yaml"
 
 PAUSE_SECONDS = 0.1
+_SOON_SECONDS = 0.02
+"""Enough for who waits for the change to hear of it first."""
 _REST = 9
 """After a writing comes a rest of so many times what it took: an instance may have a thousand snapshots, which takes 0.3 s, and
 they are made one after the other."""
-_AT_ONCE = frozenset(f"instance-snapshot-{verb}" for verb in ("created", "renamed", "deleted"))
+_SOON_ACTIONS = frozenset(f"instance-snapshot-{verb}" for verb in ("created", "renamed", "deleted"))
 _LOOK_AFTER_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _MODE = 0o400
@@ -80,11 +82,11 @@ class BackupYaml:
         else:
             return
         self._changed.add((event.project, name))
-        at_once = action in _AT_ONCE
-        if self._due is not None and at_once:
+        soon = action in _SOON_ACTIONS
+        if self._due is not None and soon:
             self._due.cancel()
-        if self._due is None or at_once:
-            self._due = asyncio.get_running_loop().call_later(0 if at_once else PAUSE_SECONDS, self._begin)
+        if self._due is None or soon:
+            self._due = asyncio.get_running_loop().call_later(_SOON_SECONDS if soon else PAUSE_SECONDS, self._begin)
 
     def _begin(self) -> None:
         self._due = None
