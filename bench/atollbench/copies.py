@@ -20,8 +20,6 @@ from atollbench import images, machine, report, section, systems
 from atollbench.boxes import Box
 from atollbench.measure import say
 
-_PROJECT = Path(__file__).resolve().parents[2]
-_PAGE = _PROJECT / "docs" / "benchmarks.md"
 _POOL_SIZE = "20GiB"
 _FILE_BYTES = 200_000
 
@@ -59,10 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="bench/storage", description="Compare copies within a pool of LXD and of Atoll.")
     parse.add_argument("--repeat", type=int, default=3, metavar="N", help="copies of each kind (3)")
     parse.add_argument("--megabytes", type=int, default=2000, metavar="N", help="content, half of it one file (2000)")
-    parse.add_argument("--atoll-programs", type=Path, default=_PROJECT / ".venv/bin", metavar="DIR", help="atoll and atolld")
-    parse.add_argument("--state", type=Path, default=Path("/var/tmp"), metavar="DIR", help="file system to run on")
-    parse.add_argument("--cache", type=Path, default=Path.home() / ".cache/atoll-bench", metavar="DIR", help="kept images")
-    parse.add_argument("--output", type=Path, metavar="FILE", help=f"page whose section to replace, such as {_PAGE.name}")
+    section.add_options(parse)
     return parse
 
 

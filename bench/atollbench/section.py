@@ -7,9 +7,21 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from atollbench import report
 from atollbench.boxes import CommandError
+
+_PROJECT = Path(__file__).resolve().parents[2]
+_PAGE = _PROJECT / "docs" / "benchmarks.md"
+
+
+def add_options(parse: argparse.ArgumentParser) -> None:
+    """Those that all of them have."""
+    parse.add_argument("--atoll-programs", type=Path, default=_PROJECT / ".venv/bin", metavar="DIR", help="atoll and atolld")
+    parse.add_argument("--state", type=Path, default=Path("/var/tmp"), metavar="DIR", help="file system to run on")
+    parse.add_argument("--cache", type=Path, default=Path.home() / ".cache/atoll-bench", metavar="DIR", help="kept images")
+    parse.add_argument("--output", type=Path, metavar="FILE", help=f"page whose section to replace, such as {_PAGE.name}")
 
 
 def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], str], argv: Sequence[str] | None) -> int:

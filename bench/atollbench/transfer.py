@@ -21,8 +21,6 @@ from atollbench.boxes import CommandError, remove_cgroups
 from atollbench.measure import say
 from atollbench.systems import System
 
-_PROJECT = Path(__file__).resolve().parents[2]
-_PAGE = _PROJECT / "docs" / "benchmarks.md"
 _BOX = Path(__file__).resolve().parent.parent / "box"
 _WAYS = {"lxd": ("dir", "btrfs"), "atoll": ("dir", "btrfs", "overlay")}
 _NAMES = {"dir": "rsync", "btrfs": "btrfs streams", "overlay": "layers"}
@@ -148,10 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parse.add_argument("--megabytes", type=int, default=500, metavar="N", help="size of the large file (500)")
     parse.add_argument("--files", type=int, default=20000, metavar="N", help="number of the small files (20000)")
     parse.add_argument("--only", metavar="SYSTEM", choices=tuple(_WAYS), help="of lxd and atoll (both)")
-    parse.add_argument("--atoll-programs", type=Path, default=_PROJECT / ".venv/bin", metavar="DIR", help="atoll and atolld")
-    parse.add_argument("--state", type=Path, default=Path("/var/tmp"), metavar="DIR", help="file system to run on")
-    parse.add_argument("--cache", type=Path, default=Path.home() / ".cache/atoll-bench", metavar="DIR", help="kept images")
-    parse.add_argument("--output", type=Path, metavar="FILE", help=f"page whose section to replace, such as {_PAGE.name}")
+    section.add_options(parse)
     return parse
 
 

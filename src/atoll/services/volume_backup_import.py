@@ -19,7 +19,6 @@ from atoll.domain.caller import Caller
 from atoll.domain.entities import StorageVolume
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.domain.paths import Paths
-from atoll.domain.undo import Reverter
 from atoll.domain.volume_backup_metadata import CustomEntry, VolumeIndex
 from atoll.drivers.storage.contract import StorageDriver
 from atoll.host import archive_backup, archive_image, confined, treesync
@@ -29,8 +28,8 @@ from atoll.host.archive_tar import Budget
 from atoll.host.threads import in_thread
 from atoll.services import budgets, volume_entries
 from atoll.services.instances import backup_streams, restoring
-from atoll.services.instances.backup_files import BackupFiles
-from atoll.services.intake import Chunks, Intake
+from atoll.services.instances.backup_files import UPLOAD, BackupFiles
+from atoll.services.intake import Chunks
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 from atoll.services.storage import StorageService, volume_url
 from atoll.services.volume_backups import KIND
@@ -85,16 +84,11 @@ class VolumeImporter:
             names.volume(wish.name)
         async with self._database.read() as tx:
             await rows.pool(tx, wish.pool)
-        folder = await self._files.receive()
-        async with Reverter("import a backup", step_seconds=600.0) as undo:
-            undo.add(self._files.discard, folder)
-            await Intake("backup", await budgets.of_folder(folder)).take(chunks, folder / "upload")
-            operation = await self._start(wish, folder, caller=caller)
-            undo.success()
-        return operation
+        async with self._files.received("backup", chunks) as folder:
+            return await self._start(wish, folder, caller=caller)
 
     async def _start(self, wish: Wish, folder: Path, *, caller: Caller) -> Operation:
-        path = folder / "upload"
+        path = folder / UPLOAD
         index = await archive_backup.read_volume_index(path, budgets.SEARCH)
         wish = dataclasses.replace(wish, name=wish.name or index.name)
         snapshots = index.in_order()

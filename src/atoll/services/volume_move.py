@@ -176,9 +176,7 @@ class VolumeMover:
     async def _delete(self, site: Site) -> None:
         driver = self._storage.driver(site.pool)
         place = VolumeId(VolumeKind.CUSTOM, site.project, site.name)
-        for name in site.snapshots:
-            await driver.delete(place.at(name))
-        await driver.delete(place)
+        await driver.delete(*(place.at(name) for name in site.snapshots), place)
 
     async def _set_phase(self, volume: StorageVolume, phase: str) -> None:
         async with self._database.write() as tx:

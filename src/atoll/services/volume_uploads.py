@@ -17,14 +17,13 @@ from atoll.domain.caller import Caller
 from atoll.domain.content_types import ContentType
 from atoll.domain.errors import BadRequest, TooLarge
 from atoll.domain.paths import Paths
-from atoll.domain.undo import Reverter
 from atoll.drivers.storage import blocking
 from atoll.drivers.storage.contract import Fill, StorageDriver
 from atoll.host import archive_backup, disk_image
 from atoll.host.threads import in_thread
 from atoll.services import budgets
-from atoll.services.instances.backup_files import BackupFiles
-from atoll.services.intake import Chunks, Intake
+from atoll.services.instances.backup_files import UPLOAD, BackupFiles
+from atoll.services.intake import Chunks
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 from atoll.services.storage import StorageService, volume_url
 from atoll.services.volume_backup_import import VolumeImporter, Wish
@@ -70,20 +69,15 @@ class VolumeUploads:
         async with self._database.read() as tx:
             await rows.pool(tx, wish.pool)
         await self._volumes.require_absent(wish.pool, await self._volumes.owner(wish.project), wish.name)
-        folder = await self._files.receive()
-        async with Reverter("import a file", step_seconds=600.0) as undo:
-            undo.add(self._files.discard, folder)
-            await Intake("file", await budgets.of_folder(folder)).take(chunks, folder / "upload")
-            operation = self._start(kind, wish, folder, caller=caller)
-            undo.success()
-        return operation
+        async with self._files.received("file", chunks) as folder:
+            return self._start(kind, wish, folder, caller=caller)
 
     def _start(self, kind: FileKind, wish: Wish, folder: Path, *, caller: Caller) -> Operation:
         make = self._make_iso if kind is FileKind.ISO else self._make_tree
 
         async def work(_: Operation) -> None:
             async with self._files.using(folder):
-                await make(wish, folder / "upload", caller)
+                await make(wish, folder / UPLOAD, caller)
 
         resources = {"storage_volumes": [volume_url(wish.pool, CUSTOM, wish.name, wish.project)]}
         spec = OperationSpec("Creating storage volume", work, project=wish.project, resources=resources, caller=caller)

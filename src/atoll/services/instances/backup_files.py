@@ -19,12 +19,16 @@ from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.host import confined
 from atoll.host.threads import in_thread
+from atoll.services import budgets
+from atoll.services.intake import Chunks, Intake
 
 P = ParamSpec("P")
 
 _MAKING, _IMPORT = ".making-", ".import-"
 ARCHIVE = "archive"
 """The file in a hidden folder that becomes the backup."""
+UPLOAD = "upload"
+"""The file in a hidden folder that a client sent."""
 
 
 class BackupFiles:
@@ -53,6 +57,17 @@ class BackupFiles:
         folder = self._paths.backups / f"{_IMPORT}{secrets.token_hex(8)}"
         await self._try("take in a backup", folder.mkdir, 0o700)
         return folder
+
+    @asynccontextmanager
+    async def received(self, what: str, chunks: Chunks) -> AsyncIterator[Path]:
+        """`receive`, with what is sent in it as UPLOAD; it goes if that or the block fails. `what` it is, in messages. For errors
+        see `Intake.take`."""
+        folder = await self.receive()
+        async with Reverter(f"import a {what}", step_seconds=600.0) as undo:
+            undo.add(self.discard, folder)
+            await Intake(what, await budgets.of_folder(folder)).take(chunks, folder / UPLOAD)
+            yield folder
+            undo.success()
 
     async def discard(self, folder: Path) -> None:
         """Remove a hidden folder, which may hold a stranger's tree."""

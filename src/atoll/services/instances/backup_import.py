@@ -17,17 +17,16 @@ from atoll.domain import backup_metadata, names
 from atoll.domain.backup_metadata import BackupIndex, InstanceBackup, OptimizedHeader
 from atoll.domain.caller import Caller
 from atoll.domain.errors import BadRequest, NotFound, Unsupported
-from atoll.domain.undo import Reverter
 from atoll.host import archive_backup
 from atoll.services import budgets
 from atoll.services.instances import restoring
-from atoll.services.instances.backup_files import BackupFiles
+from atoll.services.instances.backup_files import UPLOAD, BackupFiles
 from atoll.services.instances.core import InstanceCore
 from atoll.services.instances.create import InstanceCreator, Request
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import expand
 from atoll.services.instances.restoring import Archive, ArchiveOrigin
-from atoll.services.intake import Chunks, Intake
+from atoll.services.intake import Chunks
 from atoll.services.operations import Operation
 
 
@@ -57,20 +56,15 @@ class BackupImporter:
         if wish.pool:
             names.storage_pool(wish.pool)
             await self._require_pool(wish.pool)
-        folder = await self._files.receive()
-        async with Reverter("import a backup", step_seconds=600.0) as undo:
-            undo.add(self._files.discard, folder)
-            await Intake("backup", await budgets.of_folder(folder)).take(chunks, folder / "upload")
-            operation = await self._start(wish, folder, caller=caller)
-            undo.success()
-        return operation
+        async with self._files.received("backup", chunks) as folder:
+            return await self._start(wish, folder, caller=caller)
 
     async def _require_pool(self, pool: str) -> None:
         async with self._core.database.read() as tx:
             await storage_rows.pool(tx, pool)
 
     async def _start(self, wish: Wish, folder: Path, *, caller: Caller) -> Operation:
-        path = folder / "upload"
+        path = folder / UPLOAD
         index = await archive_backup.read_index(path, budgets.SEARCH)
         if index.type != "container":
             raise Unsupported("Virtual machines are not supported in this release")

@@ -211,8 +211,7 @@ class InstanceMover:
         if old.pool != moved.pool:
             await self._delete_volumes(old)
         else:
-            for name in old.snapshots:
-                await driver.delete(moved.volume.at(name))
+            await driver.delete(*(moved.volume.at(name) for name in old.snapshots))
         key, data = moved.machine.key, driver.data(moved.volume)
         await folders.rename_instance_folders(self._core.paths, old.machine.key, key, data)
         await folders.link_snapshots(self._core.paths, key, driver.data(moved.volume.at("-")).parent)
@@ -225,9 +224,7 @@ class InstanceMover:
 
     async def _delete_volumes(self, site: _Site) -> None:
         driver = self._core.storage.driver(site.pool)
-        for name in site.snapshots:
-            await driver.delete(site.volume.at(name))
-        await driver.delete(site.volume)
+        await driver.delete(*(site.volume.at(name) for name in site.snapshots), site.volume)
 
     async def _set_phase(self, loaded: Loaded, phase: str) -> None:
         async with self._core.database.write() as tx:

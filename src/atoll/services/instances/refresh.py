@@ -146,8 +146,7 @@ class InstanceRefresher:
 
     async def _remove(self, target: Loaded, snapshots: Sequence[Snapshot]) -> None:
         driver = self._core.storage.driver(target.pool)
-        for snapshot in snapshots:
-            await driver.delete(target.volume.at(snapshot.name))
+        await driver.delete(*(target.volume.at(snapshot.name) for snapshot in snapshots))
         async with self._core.database.write() as tx:
             for snapshot in snapshots:
                 await rows.delete_snapshot(tx, snapshot.id)
