@@ -81,6 +81,10 @@ class Download:
     async def _copy(self, answer: aiohttp.ClientResponse, file: FileIO, progress: Progress) -> None:
         begun, start = time.monotonic(), self._there
         pending = bytearray()
+
+        def tell() -> None:
+            progress(self._there, self._total, (self._there - start) / max(time.monotonic() - begun, 0.001))
+
         try:
             async for chunk in web.paced(answer.content.iter_any()):
                 pending += chunk
@@ -90,11 +94,12 @@ class Download:
                 if len(pending) >= _BLOCK:
                     block, pending = bytes(pending), bytearray()
                     await in_thread(self._write, file, block)
-                    progress(self._there, self._total, (self._there - start) / max(time.monotonic() - begun, 0.001))
+                    tell()
         except (aiohttp.ClientError, TimeoutError, ConnectionError):
             await in_thread(self._write, file, bytes(pending))  # what came before the connection broke need not come again
             raise
         await in_thread(self._write, file, bytes(pending))
+        tell()
         await in_thread(_flush, file)
 
     def _write(self, file: FileIO, block: bytes) -> None:

@@ -24,8 +24,8 @@ PRODUCTS = "/streams/v1/images.json"
 class Mirror:
     """Files by path. `broken`: paths whose next answer ends after so many bytes; `moved`: where redirects lead; `extra`: headers
     of all answers; `later`: what a path has after its first answer; `stuck`, `drip`: what is in the paths of answers whose body
-    never begins, or comes byte by byte; `silent`: a path without an answer; `part`: which part of a file answers say to be; while
-    `go` is not set, answers have no body yet."""
+    does not begin before it is freed, or comes byte by byte; `silent`: a path without an answer; `part`: which part of a file
+    answers say to be."""
 
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, bytes] = {}
@@ -40,8 +40,7 @@ class Mirror:
         self.silent = ""
         self.part: str | None = None
         self._stopping = asyncio.Event()
-        self.go = asyncio.Event()
-        self.go.set()
+        self._freed = asyncio.Event()
         self.requests: list[tuple[str, str]] = []
         self.products: dict[str, Any] = {}
         self.certificate, context = server_tls(folder)
@@ -62,7 +61,13 @@ class Mirror:
     async def stop(self) -> None:
         """Listen no longer."""
         self._stopping.set()
+        self.free()
         await self._runner.cleanup()
+
+    def free(self) -> None:
+        """Let go what is stuck."""
+        self.stuck = ""
+        self._freed.set()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path_qs
@@ -88,13 +93,12 @@ class Mirror:
             headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}" if self.part is None else self.part
         answer = web.StreamResponse(status=206 if begin else 200, headers=headers)
         await answer.prepare(request)
-        await self.go.wait()
         while self.drip and self.drip in path and not self._stopping.is_set():
             await answer.write(body[begin : begin + 1])
             begin += 1
             await asyncio.sleep(0.02)
         if self.stuck and self.stuck in path:
-            await self._stopping.wait()
+            await self._freed.wait()
         cut = self.broken.pop(path, None)
         self.files[path] = self.later.pop(path, self.files[path])
         await answer.write(body[begin : None if cut is None else begin + cut])

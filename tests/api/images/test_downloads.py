@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import sys
@@ -38,6 +39,13 @@ async def ends(operation: Operation) -> str:
     return operation.error
 
 
+async def join(*running: Operation) -> None:
+    """Wait until all of them are seen to take part in a download."""
+    async with asyncio.timeout(30):
+        while not all("download_progress" in each.metadata for each in running):  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.01)
+
+
 async def use(world: Any, mirror: Mirror) -> Operation:
     """An instance's wish for the image."""
     source = Source(mirror.address, "simplestreams", alias="tiny/1/default", certificate=mirror.certificate)
@@ -63,8 +71,11 @@ async def settled(world: Any) -> None:
 @pytest.mark.usefixtures("settled")
 async def test_many_at_the_same_time_download_once(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
     fingerprint = mirror.offer("tiny/1", meta, rootfs)
+    mirror.stuck = "squashfs"
     running = [await begin(world, mirror, alias=alias) for alias in ("tiny/1", "tiny/1/default", "tiny/1/amd64")]
     running += [await begin(world, mirror, project="other", alias="tiny/1"), await use(world, mirror)]
+    await join(*running)
+    mirror.free()
     assert [await ends(each) for each in running] == [""] * 5
     assert mirror.asked("squashfs") == 1
     assert world.files() == [fingerprint, f"{fingerprint}.rootfs"]
@@ -73,14 +84,13 @@ async def test_many_at_the_same_time_download_once(world: Any, mirror: Mirror, m
 
 async def test_who_is_cancelled_leaves_the_download_to_the_others(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
     mirror.offer("tiny/1", meta, rootfs)
-    first = await begin(world, mirror, alias="tiny/1")
-    await mirror.until_asked("index")
-    mirror.go.clear()
-    second = await begin(world, mirror, alias="tiny/1/default")
-    mirror.go.set()
-    await mirror.until_asked("squashfs")
+    mirror.stuck = "squashfs"
+    first, second = [await begin(world, mirror, alias=alias) for alias in ("tiny/1", "tiny/1/default")]
+    await join(first, second)
     world.operations.cancel(first)
-    assert (await ends(first), await ends(second)) == ("Operation was cancelled", "")
+    error = await ends(first)
+    mirror.free()
+    assert (error, await ends(second)) == ("Operation was cancelled", "")
     assert mirror.asked("squashfs") == 1
 
 
@@ -93,7 +103,7 @@ async def test_the_last_who_is_cancelled_ends_it(world: Any, mirror: Mirror, met
         world.operations.cancel(each)
         await ends(each)
     assert world.files() == []
-    mirror.stuck = ""
+    mirror.free()
     assert (await pull(world, mirror, alias="tiny/1"))["err"] == ""
 
 
@@ -101,7 +111,11 @@ async def test_a_failure_is_told_to_all(world: Any, mirror: Mirror, meta: bytes,
     mirror.offer("tiny/1", meta, rootfs)
     path = next(path for path in mirror.files if path.endswith("squashfs"))
     mirror.files[path] = bytes(len(rootfs))
-    errors = [await ends(each) for each in [await begin(world, mirror, alias="tiny/1") for _ in range(3)]]
+    mirror.stuck = "squashfs"
+    running = [await begin(world, mirror, alias="tiny/1") for _ in range(3)]
+    await join(*running)
+    mirror.free()
+    errors = [await ends(each) for each in running]
     assert all("hash" in error for error in errors)
     assert (mirror.asked("squashfs"), world.files()) == (1, [])
 
@@ -166,6 +180,9 @@ async def test_a_kill_in_the_middle_is_repaired(world: Any, mirror: Mirror, meta
 
 async def test_progress_is_shown_to_all(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) -> None:
     mirror.offer("tiny/1", meta, rootfs)
+    mirror.stuck = "squashfs"
     running = [await begin(world, mirror, alias="tiny/1") for _ in range(2)]
+    await join(*running)
+    mirror.free()
     assert [await ends(each) for each in running] == ["", ""]
     assert all(each.metadata["download_progress"].startswith("rootfs: ") for each in running)
