@@ -11,7 +11,7 @@ from atoll.cli.spec import GLOBAL_FLAGS, ROOT_FLAGS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from atoll.cli.session import Call
     from atoll.cli.spec import Command
@@ -46,9 +46,7 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}")
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror or error))
     except Exception as error:
         # The wire's errors are told by their module: importing it here would cost every call that makes no request.
         from atoll.client.errors import ClientError
@@ -165,6 +163,9 @@ def _invoke(path: str, row: Command, flags: arguments.Flags, given: list[str], s
 
 def _function(name: str) -> Callable[[Call], int | None]:
     """The function of a row's `run`."""
-    module, _, function = name.partition(":")
-    found: Callable[[Call], int | None] = getattr(__import__(f"atoll.cli.commands.{module}", fromlist=(function,)), function)
-    return found
+    module, _, path = name.partition(":")
+    found: Any = __import__(f"atoll.cli.commands.{module}", fromlist=(path,))
+    for part in path.split("."):
+        found = getattr(found, part)
+    function: Callable[[Call], int | None] = found
+    return function

@@ -54,7 +54,7 @@ class Command:
     """One command, or (without `run`) a group of commands.
 
     usage: the arguments, which also say how many there may be: see `atoll.cli.arguments.bounds`.
-    run: "module:function" below `atoll.cli.commands`, imported only when the command runs.
+    run: "module:function" or "module:object.method" below `atoll.cli.commands`, imported only when the command runs.
     brief: a call without arguments prints the usage alone, not the description.
     hidden: listed by `atoll --help --all` only.
     """

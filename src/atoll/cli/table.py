@@ -6,7 +6,7 @@ from atoll.cli.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from atoll.cli.spec import Command
 
@@ -87,6 +87,14 @@ def _child(rows: Mapping[str, Command], path: str, word: str) -> str | None:
     return None
 
 
+def _unknown(word: str, group: str, known: Iterable[str]) -> CommandError:
+    from difflib import get_close_matches  # here, for it costs milliseconds that only a mistake is worth
+
+    text = f'unknown command "{word}" for "{group}"'
+    near = get_close_matches(word, known)
+    return CommandError("\n".join((text, "", "Did you mean this?", *(f"\t{name}" for name in near))) if near else text)
+
+
 def find(words: list[str]) -> tuple[str, Command, list[str]]:
     """The command that `words` begin with: its path, its row, and the words that are left.
 
@@ -94,7 +102,7 @@ def find(words: list[str]) -> tuple[str, Command, list[str]]:
     """
     name = TOP_ALIASES.get(words[0], words[0])
     if name not in TOP:
-        raise CommandError(f'unknown command "{words[0]}" for "atoll"')
+        raise _unknown(words[0], "atoll", TOP)
     rows = family(TOP[name][0])
     path, rest = name, words[1:]
     skipped: list[str] = []
@@ -107,6 +115,6 @@ def find(words: list[str]) -> tuple[str, Command, list[str]]:
             continue
         child = _child(rows, path, word)
         if child is None:
-            raise CommandError(f'unknown command "{word}" for "atoll {path}"')
+            raise _unknown(word, f"atoll {path}", [name for name, _ in children(path)])
         path, rest = child, rest[1:]
     return path, rows[path], skipped + rest

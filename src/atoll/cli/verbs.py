@@ -1,4 +1,7 @@
-"""The verbs that every kind of named object with a configuration has: networks, profiles, projects, storage pools."""
+"""The verbs that every kind of named object with a configuration has: networks, profiles, projects, storage pools.
+
+A module of such a kind has them as VERBS; the rows of `atoll.cli.tables.configured` lead there.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,13 @@ class Verbs:
         """The server, name and path of the object that the first argument names."""
         server, name = call.required(call.arguments[0], f"{self._argument} name")
         return server, name, url(self._collection, name)
+
+    def make(self, call: Call, **fields: object) -> None:
+        """Create one with those fields; with --target only the part of it on that cluster member."""
+        server, name, _ = self.one(call)
+        server.request("POST", url(self._collection), {"name": name, "description": "", **fields})
+        member = call.flags.text("target")
+        call.say(f"{self._title} {name} pending on member {member}" if member else f"{self._title} {name} created")
 
     def show(self, call: Call) -> None:
         """Print it."""

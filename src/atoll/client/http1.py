@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 RECEIVE = 64 * 1024  # below the 128 KiB from which malloc maps and unmaps pages for each buffer
 
 
+_HINTS = {
+    PermissionError: " (root may, and the daemon's group)",
+    FileNotFoundError: " (does atolld run?)",
+    ConnectionRefusedError: " (does atolld run?)",
+}
+
+
 def connect_unix(path: str) -> Stream:
     """A stream to a unix socket; Unreachable when nobody listens."""
     stream = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, 0)
@@ -34,7 +41,8 @@ def connect_unix(path: str) -> Stream:
         stream.connect(path)
     except OSError as error:
         stream.close()
-        raise Unreachable(path, (error.strerror or str(error)).lower()) from error
+        hint = _HINTS.get(type(error), "")
+        raise Unreachable(path, (error.strerror or str(error)).lower() + hint) from error
     return stream
 
 
@@ -69,7 +77,7 @@ class Connection:
 
     def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None) -> None:
         """Send one request. A body that is not bytes is sent as it comes: with a Content-Length among the headers as it is,
-        else in chunks."""
+        else in chunks. ProtocolError when the connection breaks; what the body raises is its own."""
         lines = [f"{method} {target} HTTP/1.1", *([] if "Host" in headers else ["Host: atoll"])]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if isinstance(body, bytes):
@@ -79,14 +87,14 @@ class Connection:
             lines.append("Transfer-Encoding: chunked")
         head = "\r\n".join([*lines, "\r\n"]).encode()
         if body is None or isinstance(body, bytes):
-            self.stream.sendall(head + (body or b""))
+            self._send(head + (body or b""))
             return
-        self.stream.sendall(head)
+        self._send(head)
         for chunk in body:
             if chunk:
-                self.stream.sendall(chunk if sized else b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                self._send(chunk if sized else b"%x\r\n%b\r\n" % (len(chunk), chunk))
         if not sized:
-            self.stream.sendall(b"0\r\n\r\n")
+            self._send(b"0\r\n\r\n")
 
     def receive(
         self,
@@ -96,7 +104,8 @@ class Connection:
         bodyless: bool = False,
     ) -> Response:
         """The answer to the request sent last. `sink` takes the body of a 200 piece by piece instead of memory; `choose` is
-        given its headers and returns the sink (None: memory)."""
+        given its headers and returns the sink (None: memory). ProtocolError when the connection breaks; what a sink raises is
+        its own."""
         status, headers = self.receive_head()
         pieces: list[bytes] = []
         if status == 200 and choose is not None:
@@ -126,8 +135,20 @@ class Connection:
         rest, self._buffer = self._buffer, b""
         return rest
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self.stream.sendall(data)
+        except OSError as error:
+            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+
+    def _more(self, size: int = RECEIVE) -> bytes:
+        try:
+            return self.stream.recv(size)
+        except OSError as error:
+            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+
     def _fill(self) -> None:
-        data = self.stream.recv(RECEIVE)
+        data = self._more()
         if not data:
             raise ProtocolError("The server closed the connection")
         self._buffer += data
@@ -143,7 +164,7 @@ class Connection:
             self._receive_exactly(int(headers["content-length"]), take)
         else:
             take(self.take_buffered())
-            while data := self.stream.recv(RECEIVE):
+            while data := self._more():
                 take(data)
 
     def _line(self) -> bytes:
@@ -157,7 +178,7 @@ class Connection:
             take(self._buffer[:size])
             size, self._buffer = size - len(self._buffer[:size]), self._buffer[size:]
         while size:
-            data = self.stream.recv(min(size, RECEIVE))
+            data = self._more(min(size, RECEIVE))
             if not data:
                 raise ProtocolError("The server closed the connection in the middle of an answer")
             take(data)

@@ -7,7 +7,6 @@ import select
 from atoll.client import codec
 from atoll.client.errors import OperationFailed, ProtocolError, ServerError
 from atoll.client.http1 import Connection, Response
-from atoll.client.websocket import WebSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atoll.client.http1 import Stream
+    from atoll.client.websocket import WebSocket
 
 POLL_SECONDS = 0.1
 SUCCESS = 200
@@ -79,13 +79,17 @@ class Server:
 
     def request(self, method: str, path: str, body: object = None, *, etag: str = "") -> Answer:
         """Send a request and decode its envelope; ServerError when the server refuses."""
+        return decode(self.ask(method, path, body, etag=etag))
+
+    def ask(self, method: str, path: str, body: object = None, *, etag: str = "") -> Response:
+        """Send a request; its answer as it is, which may be an error."""
         headers = {"If-Match": etag} if etag else {}
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             data = codec.dumps(body).encode()
             self._note(codec.dumps(body))
-        return decode(self.exchange(method, path, headers, data))
+        return self.exchange(method, path, headers, data)
 
     def change(self, method: str, path: str, body: object = None, *, etag: str = "") -> Answer:
         """`request`, and when it started an operation, wait for its end: `metadata` is then the operation's."""
@@ -116,9 +120,9 @@ class Server:
         self._note(f"{method} {target}")
         try:
             self._connection.send(method, target, headers, body)
-        except OSError as error:
-            self.close()
-            raise ProtocolError(f"The connection broke: {error.strerror}") from error
+        except BaseException:
+            self.close()  # the server has a part of the request, and waits for the rest
+            raise
 
     def receive(
         self,
@@ -131,10 +135,8 @@ class Server:
             raise ProtocolError("The connection was closed before the answer")
         try:
             answer = self._connection.receive(sink=sink, choose=choose)
-        except BaseException as error:
+        except BaseException:
             self.close()  # whatever it was, the rest of the answer may still be on its way
-            if isinstance(error, OSError):
-                raise ProtocolError(f"The connection broke: {error.strerror}") from error
             raise
         if answer.headers.get("connection", "").lower() == "close":
             self.close()
@@ -146,6 +148,8 @@ class Server:
 
     def websocket(self, path: str) -> WebSocket:
         """A websocket whose upgrade has been asked for, on a connection of its own."""
+        from atoll.client.websocket import WebSocket
+
         self._note(f"websocket {path}")
         socket = WebSocket(Connection(self._connect()))
         socket.open(self.scoped(path))

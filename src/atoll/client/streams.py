@@ -166,8 +166,6 @@ class ImageServer(Server):
             where = f"{parts.path}?{parts.query}" if parts.query else parts.path
             connection.send("GET", where or "/", {"Host": parts.netloc, "Accept-Encoding": "identity", "Connection": "close"})
             return connection.receive(sink=sink)
-        except OSError as error:
-            raise ProtocolError(f"The connection to {parts.netloc} broke: {error.strerror}") from error
         finally:
             connection.close()
 

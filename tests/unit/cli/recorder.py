@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -45,6 +46,12 @@ class Recorder(Server):
 
     def request(self, method: str, path: str, body: object = None, *, etag: str = "") -> Answer:
         return Answer(self._answer(f"{method} {path}", body), "etag")
+
+    def ask(self, method: str, path: str, body: object = None, *, etag: str = "") -> Response:
+        found = self._answer(f"{method} {path}", body)
+        if isinstance(found["metadata"], bytes):
+            return Response(200, {"content-type": "text/plain"}, found["metadata"])
+        return Response(200, {"content-type": "application/json"}, json.dumps(found).encode())
 
     def exchange(self, method: str, path: str, headers: Any, body: Any = None, *, sink: Any = None) -> Response:
         answer = self._answer(f"{method} {path}", (dict(headers), b"".join(body or ())))

@@ -47,6 +47,17 @@ def test_export_to_standard_output(command, capfdbinary):
     assert list(Path().iterdir()) == []
 
 
+def test_export_to_a_device_writes_to_it(command):
+    """It is not replaced by a file; and that the host has no space left is said as it is."""
+    Path("null").symlink_to("/dev/null")
+    command("export c1 null", ANSWERS)
+    assert Path("null").is_char_device() and Path("null").is_symlink()
+    Path("full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        command("export c1 full", ANSWERS)
+    assert sorted(path.name for path in Path().iterdir()) == ["full", "null"]
+
+
 def test_a_failed_download_leaves_no_file_and_no_backup(command):
     answers = {key: value for key, value in ANSWERS.items() if not key.startswith("GET")}
     with pytest.raises(ServerError, match="Not found"):

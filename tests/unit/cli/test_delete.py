@@ -27,6 +27,12 @@ def test_force_stops_it_first(command):
     assert methods(command("delete --force c1", answers)) == ["GET", "PUT", "DELETE"]
 
 
+def test_a_protected_one_is_not_even_stopped(command):
+    found = RUNNING | {"expanded_config": {"security.protection.delete": "true"}}
+    with pytest.raises(CommandError, match=r"protected \(unset security.protection.delete"):
+        command("delete --force c1", {ONE: found})
+
+
 def test_one_that_ends_meanwhile_is_deleted_all_the_same(command):
     answers = {ONE: [RUNNING, STOPPED], STATE: REFUSED, "DELETE /1.0/instances/c1": Operation()}
     assert methods(command("delete --force c1", answers)) == ["GET", "PUT", "GET", "DELETE"]

@@ -6,7 +6,7 @@ import pytest
 
 from atoll.cli.commands.migrate import Transfer
 from atoll.cli.errors import CommandError
-from atoll.client.errors import ClientError, Unreachable
+from atoll.client.errors import ClientError, OperationFailed, ServerError, Unreachable
 
 ADDRESSES = ["https://10.0.0.1:8443", "https://[fd00::1]:8443", "https://host:8443"]
 
@@ -36,6 +36,16 @@ def test_the_reason_is_told_wherever_it_was_heard():
         " - https://[fd00::1]:8443: the disk is full",
         " - https://host:8443: not found",
     ]
+
+
+def test_what_is_refused_before_anything_is_tried_is_no_matter_of_the_address():
+    with pytest.raises(ServerError, match="already exists"):
+        attempts(ServerError("already exists", status=409), None, None)
+
+
+def test_refusals_after_a_failure_do_not_hide_it():
+    with pytest.raises(CommandError, match="no route"):
+        attempts(OperationFailed("no route", status=400), ServerError("not found", status=404))
 
 
 def test_with_one_address_the_error_is_what_it_was():

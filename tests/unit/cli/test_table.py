@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
-from atoll.cli import arguments, help, table
+from atoll.cli import arguments, help, main, table
 from atoll.cli.errors import CommandError
 from atoll.cli.spec import GLOBAL_FLAGS
 
@@ -33,8 +31,7 @@ def test_each_row(path: str):
     assert help.command(path, row).startswith(f"Description:\n  {row.summary}\n")
     assert "LXD" not in help.command(path, row)
     if row.run:
-        module, _, function = row.run.partition(":")
-        assert callable(getattr(importlib.import_module(f"atoll.cli.commands.{module}"), function))
+        assert callable(main._function(row.run))
         arguments.bounds(row.usage)
     else:
         assert table.children(path)
@@ -52,7 +49,12 @@ def test_finding_by_alias_and_through_flags():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["foo"], 'unknown command "foo" for "atoll"'), (["config", "foo"], 'unknown command "foo" for "atoll config"')],
+    [
+        (["foo"], 'unknown command "foo" for "atoll"'),
+        (["config", "foo"], 'unknown command "foo" for "atoll config"'),
+        (["laucnh"], 'unknown command "laucnh" for "atoll"\n\nDid you mean this?\n\tlaunch'),
+        (["config", "shwo"], 'unknown command "shwo" for "atoll config"\n\nDid you mean this?\n\tshow'),
+    ],
 )
 def test_unknown_commands(words: list[str], message: str):
     with pytest.raises(CommandError) as caught:

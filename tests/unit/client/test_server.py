@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import threading
 
 import fakes
 import pytest
@@ -74,18 +75,19 @@ def test_a_failed_operation_is_an_error():
 def test_progress_is_polled_on_a_second_connection():
     seen = []
     running = sync({"status_code": 103, "metadata": {"build_progress": "unpacking"}})
+    polled = threading.Event()
 
     def talk(end):
-        import time
-
         while True:
             head, _ = fakes.read_request(end)
             if not head:
                 return
             if "/wait" in head:
-                time.sleep(0.25)
+                polled.wait(30)
             envelope = sync({"status_code": 200}) if "/wait" in head else running
             end.sendall(fakes.reply(json.dumps(envelope).encode()))
+            if envelope is running:
+                polled.set()
 
     Server(fakes.Peer(talk).connect).wait("/1.0/operations/1", progress=seen.append)
     assert seen
@@ -170,6 +172,16 @@ def test_a_caller_may_give_up_an_interrupted_wait(interrupted_once):
     server = Server(fakes.Peer(fakes.read_request).connect)
     with pytest.raises(ValueError, match="enough"):
         server.wait("/1.0/operations/1", interrupted=give_up)
+    assert server.fileno() == -1
+
+
+def test_what_keeps_a_download_from_being_written_is_not_blamed_on_the_connection():
+    def refuse(piece: bytes) -> None:
+        raise OSError(28, "No space left on device", "target")
+
+    server = Server(fakes.Peer(Script(sync("first"))).connect)
+    with pytest.raises(OSError, match="No space left on device: 'target'"):
+        server.exchange("GET", "/1.0/x", {}, sink=refuse)
     assert server.fileno() == -1
 
 

@@ -45,13 +45,15 @@ def fetch(call: Call, server: Server, backups: str, body: dict[str, Any], target
     if target == "-":
         _export(call, server, backups, body, _write_out, label="", what=what)
         return
-    part = f"{target or DEFAULT_NAME}.part"
+    is_device = os.path.exists(target) and not os.path.isfile(target)  # nor is a folder replaced, which opening it tells
+    part = target if is_device else f"{target or DEFAULT_NAME}.part"
     try:
         with open(part, "wb") as file:
             _export(call, server, backups, body, file.write, label="Exporting the backup", what=what)
-        os.replace(part, target or DEFAULT_NAME + _ending(part))
+        if part != target:
+            os.replace(part, target or DEFAULT_NAME + _ending(part))
     finally:
-        if os.path.exists(part):
+        if part != target and os.path.exists(part):
             os.unlink(part)
     call.say("Backup exported successfully!")
 

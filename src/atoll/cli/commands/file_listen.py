@@ -68,7 +68,7 @@ async def _serve(server: Server, instance: str, host: str, port: int, user: str,
 
 
 class _Door(asyncssh.SSHServer):
-    """One SSH connection: lets in who knows the user's name and password, or everybody without a user."""
+    """One SSH connection: lets in whoever knows the user's name and password, or everybody without a user."""
 
     def __init__(self, server: Server, instance: str, user: str, password: str) -> None:
         self._server = server

@@ -32,7 +32,7 @@ def find_unnamed(call: Call, server: Server, text: str) -> dict[str, Any]:
 
         return image_remote.source(call, text)
     if not can_build(name):
-        raise CommandError("Image not found")
+        raise _missing(server)
     return built(call, server, name)
 
 
@@ -79,8 +79,20 @@ def required(server: Server, name: str) -> str:
     """`resolve`, where the image has to exist."""
     fingerprint = resolve(server, name)
     if fingerprint is None:
-        raise CommandError("Image not found")
+        raise _missing(server)
     return fingerprint
+
+
+def _missing(server: Server) -> CommandError:
+    """The image is not there, unless it is the whole project."""
+    try:
+        if server.project:
+            server.get(url("projects", server.project))
+    except ServerError as error:
+        if error.status != NOT_FOUND:
+            raise
+        return CommandError(f'The project "{server.project}" doesn\'t exist')
+    return CommandError("Image not found")
 
 
 def can_build(name: str) -> bool:

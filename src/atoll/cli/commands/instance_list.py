@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from atoll.cli.session import Call
 
-DEFAULT_COLUMNS = "ns46tSL"
 FAST_COLUMNS = "nsacPt"
 NO_LOCATION = ("", "none")
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from atoll.client.server import Server
 
 
+TRUE = ("true", "1", "yes", "on")
+"""How a configuration says so."""
+
+
 def start(call: Call) -> int:
     """Start instances; a paused one goes on."""
     return _act(call, "start")
@@ -177,6 +181,8 @@ def _delete_instance(call: Call, server: Server, name: str, full_name: str) -> N
     if found["status"] not in ("Stopped", "Error"):
         if not call.flags.on("force"):
             raise CommandError("The instance is currently running, stop it first or pass --force")
+        if found.get("expanded_config", {}).get("security.protection.delete", "").lower() in TRUE:  # said before it is stopped
+            raise CommandError("Instance is protected (unset security.protection.delete to delete it)")
         _stop_now(call, server, name)
         if found.get("ephemeral"):
             return

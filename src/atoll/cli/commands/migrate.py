@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from atoll.cli.commands.relay import Relay
 from atoll.cli.errors import CommandError
-from atoll.client.errors import ClientError
+from atoll.client.errors import ClientError, OperationFailed, ServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,15 +85,17 @@ class Transfer:
 
     @staticmethod
     def _try_each(addresses: list[str], attempt: Callable[[str], None]) -> None:
-        """With one address after the other, until one works. CommandError with what became of each if none does: the first that
-        could be reached knows the reason, those after it only that the operation is over."""
+        """With one address after the other, until one works. What is refused before anything was tried is no matter of the
+        address. CommandError with what became of each if none works: the first that could be reached knows the reason, those
+        after it only that the operation is over."""
         failures: list[str] = []
         for address in addresses:
             try:
                 attempt(address)
                 return
             except ClientError as error:
-                if len(addresses) == 1:
+                refused = isinstance(error, ServerError) and not isinstance(error, OperationFailed)
+                if len(addresses) == 1 or (refused and not failures):
                     raise
                 failures.append(f" - {address}: {error}")
         raise CommandError("\n".join(("None of the other server's addresses works:", *failures)))

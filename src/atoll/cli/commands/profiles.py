@@ -12,17 +12,10 @@ if TYPE_CHECKING:
     from atoll.client.server import Server
 
 PROFILE = entity.Entity(show=("config", "description", "devices", "name", "used_by"), put=("config", "description", "devices"))
-_VERBS = verbs.Verbs(
+VERBS = verbs.Verbs(
     PROFILE, noun="profile", argument="profile", collection="profiles",
     changeable="the name is shown but cannot be changed",
 )  # fmt: skip
-show = _VERBS.show
-delete = _VERBS.delete
-edit = _VERBS.edit
-get = _VERBS.get
-set_ = _VERBS.set_
-unset = _VERBS.unset
-rename = _VERBS.rename
 
 
 def list_(call: Call) -> None:
@@ -35,14 +28,12 @@ def list_(call: Call) -> None:
 
 def create(call: Call) -> None:
     """Create a profile."""
-    server, name, _ = _VERBS.one(call)
-    server.request("POST", url("profiles"), {"name": name, "config": {}, "devices": {}, "description": ""})
-    call.say(f"Profile {name} created")
+    VERBS.make(call, config={}, devices={})
 
 
 def copy(call: Call) -> None:
     """Copy a profile, perhaps to another remote or project."""
-    server, name, path = _VERBS.one(call)
+    server, name, path = VERBS.one(call)
     target, new = call.resolve(call.arguments[1])
     source = server.get(path)
     body = {key: source.get(key) for key in PROFILE.put} | {"name": new or name}

@@ -14,16 +14,10 @@ if TYPE_CHECKING:
 PROJECT = entity.Entity(show=("config", "description", "name", "used_by"), put=("config", "description"))
 FEATURES = ("features.images", "features.profiles", "features.storage.volumes", "features.networks")
 SIZES = ("disk", "memory")
-_VERBS = verbs.Verbs(
+VERBS = verbs.Verbs(
     PROJECT, noun="project", argument="project", collection="projects",
     changeable="the name is shown but cannot be changed",
 )  # fmt: skip
-show = _VERBS.show
-edit = _VERBS.edit
-get = _VERBS.get
-set_ = _VERBS.set_
-unset = _VERBS.unset
-rename = _VERBS.rename
 
 
 def list_(call: Call) -> None:
@@ -44,25 +38,20 @@ def list_(call: Call) -> None:
 
 def create(call: Call) -> None:
     """Create a project."""
-    server, name, _ = _VERBS.one(call)
-    config = entity.key_values(call.flags.every("config"))
-    server.request("POST", url("projects"), {"name": name, "config": config, "description": ""})
-    call.say(f"Project {name} created")
+    VERBS.make(call, config=entity.key_values(call.flags.every("config")))
 
 
 def delete(call: Call) -> None:
     """Delete a project; where it was the one in use, the default one is from now on."""
-    server, name, path = _VERBS.one(call)
-    server.request("DELETE", path)
-    call.say(f"Project {name} deleted")
-    remote, _ = call.config.split(call.arguments[0])
+    VERBS.delete(call)
+    remote, name = call.config.split(call.arguments[0])
     if call.config.project(remote) == name:
         _use(call, remote, "default")
 
 
 def switch(call: Call) -> None:
     """Use a project from now on."""
-    server, name, path = _VERBS.one(call)
+    server, name, path = VERBS.one(call)
     server.get(path)
     _use(call, call.config.split(call.arguments[0])[0], name)
 
@@ -74,7 +63,7 @@ def _use(call: Call, remote: str, name: str) -> None:
 
 def info(call: Call) -> None:
     """Show what a project uses of what it may."""
-    server, name, _ = _VERBS.one(call)
+    server, name, _ = VERBS.one(call)
     state: dict[str, Any] = server.get(url("projects", name, "state"))
     found = state.get("resources") or {}
     rows = []

@@ -8,6 +8,7 @@ from atoll.cli.errors import CommandError
 from atoll.client import codec
 from atoll.client.address import url
 from atoll.client.errors import ClientError
+from atoll.client.server import decode
 from atoll.version import ATOLL_VERSION
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atoll.cli.session import Call
+    from atoll.client.http1 import Response
 
 MONITOR_FORMATS = ("json", "pretty", "yaml")
 LEVELS = ("trace", "debug", "info", "warning", "error", "fatal", "panic")
@@ -28,13 +30,25 @@ def query(call: Call) -> None:
         raise CommandError("Query path must start with /")
     if flags.on("raw") and flags.on("wait"):
         raise CommandError("--raw and --wait can't be used together")
-    answer = server.request(flags.text("request"), path, _data(flags.text("data")))
+    method, data = flags.text("request"), _data(flags.text("data"))
+    if flags.on("raw") and not server.read_only:
+        _print_raw(server.ask(method, path, data))
+        return
+    answer = server.request(method, path, data)
     if flags.on("wait") and answer.operation:
         answer.metadata = call.wait(server, answer.operation)
     if flags.on("raw"):
         _print_json(answer.raw, sort=False)
     elif answer.metadata not in (None, {}):
         _print_json(answer.metadata, sort=True)
+
+
+def _print_raw(answer: Response) -> None:
+    """What came: an envelope, or what has none, such as the metrics."""
+    if answer.headers.get("content-type", "").startswith("application/json"):
+        _print_json(decode(answer).raw, sort=False)
+    else:
+        sys.stdout.buffer.write(answer.body)
 
 
 def _data(text: str) -> Any:

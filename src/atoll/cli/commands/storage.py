@@ -16,15 +16,10 @@ POOL = entity.Entity(
 )
 # Which word of a used_by URL names what kind of user.
 USERS = {"instances": "instances", "profiles": "profiles", "images": "images", "storage-pools": "volumes"}
-_VERBS = verbs.Verbs(
+VERBS = verbs.Verbs(
     POOL, noun="storage pool", argument="pool", collection="storage-pools",
     changeable="only the configuration and the description can be changed", blank=False,
 )  # fmt: skip
-delete = _VERBS.delete
-edit = _VERBS.edit
-get = _VERBS.get
-set_ = _VERBS.set_
-unset = _VERBS.unset
 
 
 def list_(call: Call) -> None:
@@ -47,26 +42,21 @@ def list_(call: Call) -> None:
 
 def show(call: Call) -> None:
     """Print a pool, or with --resources what it has room for."""
-    server, name, path = _VERBS.one(call)
-    if call.flags.on("resources"):
-        entity.print_yaml(entity.ordered(server.get(url("storage-pools", name, "resources")), ("space", "inodes")))
-    else:
-        entity.show(POOL, server, path)
+    if not call.flags.on("resources"):
+        VERBS.show(call)
+        return
+    server, name, _ = VERBS.one(call)
+    entity.print_yaml(entity.ordered(server.get(url("storage-pools", name, "resources")), ("space", "inodes")))
 
 
 def create(call: Call) -> None:
     """Create a pool."""
-    server, name, _ = _VERBS.one(call)
-    config = entity.key_values(call.arguments[2:])
-    body = {"name": name, "driver": call.arguments[1], "config": config, "description": ""}
-    server.request("POST", url("storage-pools"), body)
-    pending = call.flags.text("target")
-    call.say(f"Storage pool {name} pending on member {pending}" if pending else f"Storage pool {name} created")
+    VERBS.make(call, driver=call.arguments[1], config=entity.key_values(call.arguments[2:]))
 
 
 def info(call: Call) -> None:
     """Show how full a pool is and who uses it."""
-    server, name, path = _VERBS.one(call)
+    server, name, path = VERBS.one(call)
     pool = server.get(path)
     space = server.get(url("storage-pools", name, "resources")).get("space") or {}
     in_bytes = call.flags.on("bytes")

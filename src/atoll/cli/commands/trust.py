@@ -99,7 +99,8 @@ def add(call: Call) -> None:
         return
     body["name"] = body["name"] or _ask_name()
     operation = server.request("POST", url("certificates"), body | {"token": True}).metadata
-    sys.stdout.write(f"Client {body['name']} certificate add token:\n{token(operation)}\n")
+    call.say(f"Client {body['name']} certificate add token:")
+    sys.stdout.write(f"{token(operation)}\n")
 
 
 def _ask_name() -> str:
@@ -163,10 +164,11 @@ def list_tokens(call: Call) -> None:
 def revoke_token(call: Call) -> None:
     """Make a token worthless."""
     words = list(call.arguments)
-    server, name = call.resolve(words[0] if len(words) == 1 else words[0] + words[1])
+    remote, name = call.config.split(words[0] if len(words) == 1 else words[0] + words[1])
+    server = call.server(remote)
     for row in _tokens(server):
         if row["metadata"]["request"].get("name") == name:
             server.request("DELETE", url("operations", row["id"]))
             call.say(f"Certificate add token for {name} deleted")
             return
-    raise CommandError(f"No certificate add token for member {name} on remote")
+    raise CommandError(f"No certificate add token for member {name} on remote: {remote}")

@@ -32,7 +32,7 @@ class _Ends:
         self.remotes = [call.config.split(argument)[0] for argument in call.arguments]
         self.server: Server
         self.server, source = call.required(call.arguments[0], "source volume name")
-        self.target_server, target = call.required(call.arguments[1], "target volume name")
+        _, target = call.required(call.arguments[1], "target volume name")
         self.pool, self.name, self.snapshot = _parts(source, "source")
         self.target_pool, self.target_name, snapshot = _parts(target, "target")
         if snapshot:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _FIELDS = ("config", "description", "name", "type", "used_by", "location", "content_type", "project", "created_at")
 VOLUME = entity.Entity(show=_FIELDS, put=("config", "description"))
-SNAPSHOT = entity.Entity(show=("description", "expires_at", "name", "config", "content_type"), put=("description", "expires_at"))
+SNAPSHOT = entity.Entity(
+    show=("description", "expires_at", "name", "config", "content_type", "created_at"), put=("description", "expires_at")
+)
 TYPES = ("custom", "container", "virtual-machine", "image")
 HELP = """### This is a YAML representation of a storage volume.
 ### Any line starting with a '# will be ignored.
@@ -58,7 +60,8 @@ def list_(call: Call) -> None:
     found: list[dict[str, Any]] = server.get(
         url("storage-pools", pool, "volumes", recursion="1", all_projects=everywhere)
     ) or []  # fmt: skip
-    found = sorted((row for row in found if _matches(row, call.arguments[1:])), key=lambda row: output.natural(row["name"]))
+    found = [row for row in found if _matches(row, call.arguments[1:])]
+    found.sort(key=lambda row: (row["type"], output.natural(row["name"])))
     letters = flags.text("columns")
     if not flags.given("columns"):
         letters = letters if everywhere else letters.replace("e", "")
@@ -226,70 +229,3 @@ def restore(call: Call) -> None:
     answer = volume.server.fetch(volume.volume_path)
     body = {"restore": call.arguments[2]}
     call.change(volume.server, "PUT", volume.volume_path, body, etag=answer.etag)
-
-
-def attach(call: Call) -> None:
-    """Give an instance a volume."""
-    _attach(call, "instances")
-
-
-def attach_profile(call: Call) -> None:
-    """Give a profile a volume."""
-    _attach(call, "profiles")
-
-
-def _attach(call: Call, kind: str) -> None:
-    volume = Volume(call)
-    volume.need_custom("attached to instances")
-    extra = call.arguments[3:]
-    name = extra[0] if len(extra) == 2 else volume.name
-    device = {"type": "disk", "pool": volume.pool, "source": volume.name}
-    if extra:
-        device["path"] = extra[-1]
-    path = url(kind, call.arguments[2])
-    answer = volume.server.fetch(path)
-    devices = answer.metadata.get("devices") or {}
-    if name in devices:
-        raise CommandError(f"Device already exists: {name}")
-    _save(call, volume.server, path, answer.metadata | {"devices": devices | {name: device}}, answer.etag)
-
-
-def _save(call: Call, server: Server, path: str, value: dict[str, Any], etag: str) -> None:
-    from atoll.cli.commands import config, profiles
-
-    entity.put(call, profiles.PROFILE if "/profiles/" in path else config.INSTANCE, server, path, value, etag)
-
-
-def detach(call: Call) -> None:
-    """Take a volume from an instance."""
-    _detach(call, "instances")
-
-
-def detach_profile(call: Call) -> None:
-    """Take a volume from a profile."""
-    _detach(call, "profiles")
-
-
-def _detach(call: Call, kind: str) -> None:
-    volume = Volume(call)
-    path = url(kind, call.arguments[2])
-    answer = volume.server.fetch(path)
-    devices = answer.metadata.get("devices") or {}
-    name = call.arguments[3] if len(call.arguments) > 3 else _only_device(devices, volume)
-    if name not in devices:
-        raise CommandError("The specified device doesn't exist")
-    del devices[name]
-    _save(call, volume.server, path, answer.metadata | {"devices": devices}, answer.etag)
-
-
-def _only_device(devices: dict[str, dict[str, str]], volume: Volume) -> str:
-    found = [
-        name
-        for name, device in devices.items()
-        if device.get("type") == "disk" and (device.get("pool"), device.get("source")) == (volume.pool, volume.name)
-    ]
-    if not found:
-        raise CommandError("No device found for this storage volume")
-    if len(found) > 1:
-        raise CommandError("More than one device matches, specify the device name")
-    return found[0]

@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 from atoll.cli.spec import FORMAT, TARGET, Command, option, switch
+from atoll.cli.tables import devices
 
 COMMANDS = {
+    **devices.rows("config device", "instance"),
     "config": Command(
         summary="Manage instance and server configuration options",
-    ),
-    "config device": Command(
-        summary="Manage devices",
-    ),
-    "config device add": Command(
-        usage="[<remote>:]<instance> <device> <type> [key=value...]",
-        summary="Add instance devices",
-        examples="""atoll config device add [<remote>:]instance1 <device-name> disk source=/share/c1 path=/opt
-    Will mount the host's /share/c1 onto /opt in the instance.
-
-atoll config device add [<remote>:]instance1 <device-name> disk pool=some-pool source=some-volume path=/opt
-    Will mount the some-volume volume on some-pool onto /opt in the instance.""",
-        run="devices:add",
-    ),
-    "config device get": Command(
-        usage="[<remote>:]<instance> <device> <key>",
-        summary="Get values for device configuration keys",
-        run="devices:get",
-    ),
-    "config device list": Command(
-        usage="[<remote>:]<instance>",
-        summary="List instance devices",
-        aliases=("ls",),
-        run="devices:list_",
     ),
     "config device override": Command(
         usage="[<remote>:]<instance> <device> [key=value...]",
         summary="Copy profile inherited devices and override configuration keys",
         run="devices:override",
-    ),
-    "config device remove": Command(
-        usage="[<remote>:]<instance> <name>...",
-        summary="Remove instance devices",
-        aliases=("rm",),
-        run="devices:remove",
-    ),
-    "config device set": Command(
-        usage="[<remote>:]<instance> <device> <key>=<value>...",
-        summary="Set device configuration keys",
-        detail="""For backward compatibility, a single configuration key may still be set with:
-    atoll config device set [<remote>:]<instance> <device> <key> <value>""",
-        run="devices:set_",
-    ),
-    "config device show": Command(
-        usage="[<remote>:]<instance>",
-        summary="Show full device configuration",
-        run="devices:show",
-    ),
-    "config device unset": Command(
-        usage="[<remote>:]<instance> <device> <key>",
-        summary="Unset device configuration keys",
-        run="devices:unset",
     ),
     "config edit": Command(
         usage="[<remote>:][<instance>[/<snapshot>]]",

@@ -6,16 +6,11 @@ from atoll.cli.spec import FORMAT, TARGET, Command, option
 from atoll.cli.tables import configured
 
 COMMANDS = {
-    **configured.rows("network", "networks", noun="network", argument="network", flags=(TARGET,)),
+    **configured.rows(
+        "network", "networks", noun="network", argument="network", listing="List available networks", flags=(TARGET,)
+    ),
     "network": Command(
         summary="Manage and attach instances to networks",
-    ),
-    "network list": Command(
-        usage="[<remote>:]",
-        summary="List available networks",
-        aliases=("ls",),
-        flags=(FORMAT,),
-        run="networks:list_",
     ),
     "network create": Command(
         usage="[<remote>:]<network> [key=value...]",
@@ -41,21 +36,21 @@ COMMANDS = {
     "network attach": Command(
         usage="[<remote>:]<network> <instance> [<device name>] [<interface name>]",
         summary="Attach new network interfaces to instances",
-        run="networks:attach",
+        run="attach:attach_network",
     ),
     "network attach-profile": Command(
         usage="[<remote>:]<network> <profile> [<device name>] [<interface name>]",
         summary="Attach network interfaces to profiles",
-        run="networks:attach_profile",
+        run="attach:attach_network",
     ),
     "network detach": Command(
         usage="[<remote>:]<network> <instance> [<device name>]",
         summary="Detach network interfaces from instances",
-        run="networks:detach",
+        run="attach:detach_network",
     ),
     "network detach-profile": Command(
         usage="[<remote>:]<network> <profile> [<device name>]",
         summary="Detach network interfaces from profiles",
-        run="networks:detach_profile",
+        run="attach:detach_network",
     ),
 }

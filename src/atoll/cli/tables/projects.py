@@ -6,7 +6,7 @@ from atoll.cli.spec import FORMAT, Command, option
 from atoll.cli.tables import configured
 
 COMMANDS = {
-    **configured.rows("project", "projects", noun="project", argument="project"),
+    **configured.rows("project", "projects", noun="project", argument="project", listing="List projects"),
     "project": Command(
         summary="Manage projects",
     ),
@@ -16,18 +16,17 @@ COMMANDS = {
         flags=(option("config", "Config key/value to apply to the new project", short="c", kind="list"),),
         run="projects:create",
     ),
+    "project delete": Command(
+        usage="[<remote>:]<project>",
+        summary="Delete projects",
+        aliases=("rm",),
+        run="projects:delete",
+    ),
     "project info": Command(
         usage="[<remote>:]<project>",
         summary="Get a summary of resource allocations",
         flags=(FORMAT,),
         run="projects:info",
-    ),
-    "project list": Command(
-        usage="[<remote>:]",
-        summary="List projects",
-        aliases=("ls",),
-        flags=(FORMAT,),
-        run="projects:list_",
     ),
     "project switch": Command(
         usage="[<remote>:]<project>",

@@ -9,16 +9,17 @@ _MODE = option("mode", "Transfer mode. One of pull, push or relay", default="pul
 _TARGET_PROJECT = option("target-project", "Copy or move to a project different from the source")
 
 COMMANDS = {
-    **configured.rows("storage", "storage", noun="storage pool", argument="pool", flags=(TARGET,), renamed=False),
+    **configured.rows(
+        "storage",
+        "storage",
+        noun="storage pool",
+        argument="pool",
+        listing="List available storage pools",
+        flags=(TARGET,),
+        renamed=False,
+    ),
     "storage": Command(
         summary="Manage storage pools and volumes",
-    ),
-    "storage list": Command(
-        usage="[<remote>:]",
-        summary="List available storage pools",
-        aliases=("ls",),
-        flags=(FORMAT,),
-        run="storage:list_",
     ),
     "storage create": Command(
         usage="[<remote>:]<pool> <driver> [key=value...]",
@@ -130,22 +131,22 @@ atoll storage volume show default container/data
     "storage volume attach": Command(
         usage="[<remote>:]<pool> <volume> <instance> [<device name>] [<path>]",
         summary="Attach new storage volumes to instances",
-        run="volumes:attach",
+        run="attach:attach_volume",
     ),
     "storage volume attach-profile": Command(
         usage="[<remote:>]<pool> <volume> <profile> [<device name>] [<path>]",
         summary="Attach new storage volumes to profiles",
-        run="volumes:attach_profile",
+        run="attach:attach_volume",
     ),
     "storage volume detach": Command(
         usage="[<remote>:]<pool> <volume> <instance> [<device name>]",
         summary="Detach storage volumes from instances",
-        run="volumes:detach",
+        run="attach:detach_volume",
     ),
     "storage volume detach-profile": Command(
         usage="[<remote:>]<pool> <volume> <profile> [<device name>]",
         summary="Detach storage volumes from profiles",
-        run="volumes:detach_profile",
+        run="attach:detach_volume",
     ),
     "storage volume rename": Command(
         usage="[<remote>:]<pool> <old name>[/<old snapshot name>] <new name>[/<new snapshot name>]",
