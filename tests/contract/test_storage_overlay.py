@@ -107,6 +107,15 @@ class TestOverlay:
     async def test_it_works_where_it_says_so(self, on: Path) -> None:
         assert await OverlayDriver.check(on / "not/yet/there") is None
 
+    async def test_what_a_killed_look_left_goes_with_the_next(self, tmp_path: Path) -> None:
+        left = tmp_path / ".atoll-probe-1"
+        for name in ("source", "merged"):
+            (left / name).mkdir(parents=True)
+        mount.bind(left / "source", left / "merged")
+        assert await OverlayDriver.check(tmp_path) is None
+        assert not left.exists()
+        assert mount.mounts_below(tmp_path) == []
+
     async def test_it_says_why_not(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         reason = await OverlayDriver.check(Path("/proc/here"))
         assert reason is not None and "/proc" in reason

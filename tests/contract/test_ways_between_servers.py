@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from atoll.domain.errors import AtollError, BadRequest, Unavailable
-from atoll.domain.migration_header import FsType, Header
+from atoll.domain.migration_header import BtrfsFeatures, FsType, Header
 from atoll.drivers.storage.btrfs import BtrfsDriver
 from atoll.drivers.storage.btrfs.receiving import NAMES_ATTRIBUTE
 from atoll.drivers.storage.conformance import common, content
@@ -24,10 +24,11 @@ from atoll.drivers.storage.conformance.common import C1, C2, IMAGE
 from atoll.drivers.storage.contract import Pool, VolumeId, VolumeKind
 from atoll.drivers.storage.overlay import OverlayDriver
 from atoll.host import btrfs, mount
+from atoll.host.btrfs_stream import Beginning
 from atoll.services.instances.transfer import Place
 from atoll.services.migration import files
 from atoll.services.migration.by_layers import LayerTransport
-from atoll.services.migration.by_subvolumes import SubvolumeTransport
+from atoll.services.migration.by_subvolumes import BySubvolumes, SubvolumeTransport
 from atoll.services.migration.transport import Arrival, Departure, Origin, State
 
 pytestmark = pytest.mark.system
@@ -397,6 +398,50 @@ class TestSubvolumes:
         assert await target.origins([C2.at("s0")]) is None  # the next one is done file by file
         assert await seen(target, C2) == await seen(source, C1)
 
+    async def test_no_streams_upon_others_snapshots_of_these_names(self, volumes: tuple[BtrfsDriver, BtrfsDriver]) -> None:
+        """A refresh from another volume: changes of a snapshot are of no use where it only has the same name."""
+        source, target = volumes
+        await both(SubvolumeTransport(told=False), departure(source, "s0", "s1"), arrival(target, "s0", "s1"))
+        way, header = BySubvolumes(), Header(snapshot_names=("s0", "s1", "s2"))
+        offer = await way.offer(header, departure(source).origin)
+        for kept, is_answered in ((("s0", "s1"), True), (("s0",), False), (("s1",), False), ((), False)):
+            assert (await way.answer(offer, arrival(target, "s2", kept=kept)) is not None) == is_answered
+
+    async def test_what_the_target_names_is_sent_whatever_it_has_records_of(
+        self, volumes: tuple[BtrfsDriver, BtrfsDriver]
+    ) -> None:
+        """LXD waits for all that it has named: for ever, if less comes."""
+        source, _ = volumes
+        ours, theirs = link()
+        sending = asyncio.create_task(
+            SubvolumeTransport(told=True).send(departure(source, "s1", of=("s0", "s1")), ours, lambda _: lambda size: None)
+        )
+        while await theirs.receive() is not None:
+            pass
+        await theirs.send(b'{"subvolumes":[{"path":"/","snapshot":"s0"},{"path":"/","snapshot":"s1"},{"path":"/"}]}')
+        await theirs.send_end()
+        for parent in (False, True, True):
+            beginning = Beginning()
+            while not beginning.feed(await theirs.receive() or b""):
+                pass
+            assert (beginning.parent is not None) is parent
+            while await theirs.receive() is not None:
+                pass
+        await sending
+
+    async def test_which_refreshes_of_lxd_s_are_streams(self, volumes: tuple[BtrfsDriver, BtrfsDriver]) -> None:
+        source, target = volumes
+        way, old = BySubvolumes(), BtrfsFeatures(migration_header=True, header_subvolumes=True, header_subvolume_uuids=True)
+        await both(SubvolumeTransport(told=False), departure(source, "s0", "s1"), arrival(target, "s0", "s1"))
+        offer = Header(fs=FsType.BTRFS, btrfs_features=old, snapshot_names=("s0", "s1", "s2"))
+        assert await way.answer(offer, arrival(target, "s2", kept=("s0", "s1")))
+        earlier = arrival(target, "s0", "s2", kept=("s1",))
+        assert await way.answer(offer, earlier) is None  # LXD would send s0 as a change of s2
+        ours = await way.offer(Header(snapshot_names=offer.snapshot_names), departure(source).origin)
+        assert await way.answer(ours, earlier)
+        assert ours.btrfs_features is not None
+        assert not ours.btrfs_features.header_subvolume_uuids  # LXD is not refreshed by streams: only once it could be
+
     @pytest.mark.parametrize("damage", ["garbage", "cut", "twice", "elsewhere"])
     async def test_a_stream_that_is_none(self, volumes: tuple[BtrfsDriver, BtrfsDriver], damage: str) -> None:
         source, target = volumes
@@ -418,8 +463,6 @@ class TestSubvolumes:
 
 
 def test_an_answer_to_btrfs_may_always_be_rsync() -> None:
-    from atoll.services.migration.by_subvolumes import BySubvolumes
-
     way = BySubvolumes()
     assert way.agreed(Header(fs=FsType.BTRFS), Header(fs=FsType.RSYNC)) is None
     assert way.agreed(Header(fs=FsType.RSYNC), Header(fs=FsType.BTRFS)) is None

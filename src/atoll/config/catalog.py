@@ -77,11 +77,6 @@ def metadata() -> dict[str, object]:
     }
 
 
-def completions(table: KeyTable) -> dict[str, tuple[str, ...]]:
-    """What a shell offers for a table: each name (a family as its prefix, `user.`), with the values it may take."""
-    return {key.name.partition("*")[0]: key.type.choices for key in table.rows()}
-
-
 def _describe(key: Key) -> dict[str, str]:
     described = {
         "type": key.type.name,

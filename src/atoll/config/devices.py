@@ -203,6 +203,8 @@ def _is_true(device: Mapping[str, str], name: str) -> bool:
 
 def _check_disk(device: Mapping[str, str]) -> None:
     path, source, pool = (device.get(name, "") for name in ("path", "source", "pool"))
+    if pool and _is_true(device, "recursive"):
+        raise BadRequest("The recursive option is only supported for additional bind-mounted paths")
     if path == "/":
         _check_root_disk(device)
         return
@@ -223,8 +225,6 @@ def _check_root_disk(device: Mapping[str, str]) -> None:
         raise BadRequest('Root disk entry may not have a "source" property set')
     if not device.get("pool"):
         raise BadRequest('Root disk entry must have a "pool" property set')
-    if _is_true(device, "recursive"):
-        raise BadRequest("The recursive option is only supported for additional bind-mounted paths")
 
 
 def _check_unix(device: Mapping[str, str]) -> None:

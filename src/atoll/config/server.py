@@ -132,8 +132,8 @@ _MISCELLANEOUS = (
 SERVER = KeyTable(
     "server",
     (*_CORE, *_AUTHORITIES, *_CLUSTER, *_IMAGES, *_MISCELLANEOUS),
-    unknown="cannot set '{key}': unknown key",
-    invalid="cannot set '{key}': {why}",
+    unknown="cannot set '{key}' to '{value}': unknown key",
+    invalid="cannot set '{key}' to '{value}': {why}",
     rules=(_refuse_two_authorities,),
 )
 

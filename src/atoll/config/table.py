@@ -63,11 +63,6 @@ class Key:
     wild: str = _WORD
 
     @property
-    def low_level(self) -> bool:
-        """Whether restricted projects need `lowlevel` allowed to set it."""
-        return self.guard is Guard.LOW_LEVEL
-
-    @property
     def is_family(self) -> bool:
         """Whether the name stands for many keys."""
         return "*" in self.name
@@ -83,7 +78,7 @@ class Key:
 class KeyTable:
     """The rows of one kind of config.
 
-    `unknown` and `invalid` are templates of messages with {key} and {why}. `rules` look at a whole config after its
+    `unknown` and `invalid` are templates of messages with {key}, {value} and {why}. `rules` look at a whole config after its
     values were found valid, and raise BadRequest.
     """
 
@@ -133,9 +128,9 @@ class KeyTable:
         """Check one key and its value by themselves."""
         key = self.find(name)
         if key is None:
-            raise BadRequest(self._unknown.format(key=quoted(name)[1:-1]))
+            raise BadRequest(self._unknown.format(key=_shown(name), value=_shown(text)))
         if not isinstance(text, str):
-            raise BadRequest(self._invalid.format(key=name, why="it must be a string"))
+            raise BadRequest(self._invalid.format(key=name, value=_shown(text), why="it must be a string"))
         if text:
             self._read(key, name, text)
 
@@ -175,10 +170,16 @@ class KeyTable:
         try:
             return key.read(text)
         except ValueError as error:
-            raise BadRequest(self._invalid.format(key=name, why=error)) from error
+            shown = "…" if key.secret else _shown(text)
+            raise BadRequest(self._invalid.format(key=name, value=shown, why=error)) from error
 
     def _search(self, name: str) -> Key | None:
         return next((key for key in self._families if _pattern(key.name, key.wild).fullmatch(name)), None)
+
+
+def _shown(text: object) -> str:
+    """What a client sent, fit for a message that has its own quotes."""
+    return quoted(str(text))[1:-1]
 
 
 @functools.cache

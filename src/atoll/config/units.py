@@ -19,6 +19,7 @@ for _power, _letter in enumerate("KMGTPE", start=1):
     _BYTES[f"{_decimal}B"] = _BITS[f"{_decimal}bit"] = 1000**_power
     _BYTES[f"{_letter}iB"] = _BITS[f"{_letter}ibit"] = 1024**_power
 
+_DECIMAL = ("kB", "MB", "GB", "TB", "PB", "EB")
 _QUANTITY = r"([0-9]{1,19}) ?([A-Za-z]*)"
 _IOPS = r"([0-9]{1,18})iops"
 
@@ -74,12 +75,12 @@ def parse_disk_rate(text: str) -> DiskRate:
 
 def format_size(count: int, *, precision: int = 2) -> str:
     """Bytes for people, in decimal units: `1.50MB`."""
-    return _format_quantity(count, 1000, ("B", "kB", "MB", "GB", "TB", "PB", "EB"), precision)
-
-
-def format_size_iec(count: int, *, precision: int = 2) -> str:
-    """Bytes for people, in binary units: `1.50MiB`."""
-    return _format_quantity(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), precision)
+    if count < 1000:
+        return f"{count}B"
+    value, index = count / 1000, 0
+    while value >= 1000 and index < len(_DECIMAL) - 1:
+        value, index = value / 1000, index + 1
+    return f"{value:.{precision}f}{_DECIMAL[index]}"
 
 
 def _parse_quantity(text: str, units: dict[str, int], kind: str) -> int:
@@ -93,12 +94,3 @@ def _parse_quantity(text: str, units: dict[str, int], kind: str) -> int:
     if count > INT64_MAX:
         raise ValueError(f'Invalid {kind} "{text}": it is too large')
     return count
-
-
-def _format_quantity(count: int, base: int, units: tuple[str, ...], precision: int) -> str:
-    if count < base:
-        return f"{count}{units[0]}"
-    value, index = count / base, 1
-    while value >= base and index < len(units) - 1:
-        value, index = value / base, index + 1
-    return f"{value:.{precision}f}{units[index]}"

@@ -7,8 +7,8 @@ from atoll.config.table import Key
 from atoll.config.values import BOOL, FINGERPRINT, NATURAL, TEXT, UINT32, UUID, ValueType, matching, one_of
 
 _POWER = one_of("RUNNING", "STOPPED", "FROZEN", "ERROR", "BROKEN", "READY")
-# What domain.names.device lets through: one path segment, which may contain dots (`eth0.100`) and spaces.
-_DEVICE = r"(?!\.{1,2}\.)[^-/\x00-\x1f\x7f\x85\u2028\u2029][^/\x00-\x1f\x7f\x85\u2028\u2029]{0,63}"
+# What domain.names.device lets through: it may contain dots (`eth0.100`), slashes and spaces.
+_DEVICE = r"[^-.\x00-\x1f\x7f\x85\u2028\u2029][^\x00-\x1f\x7f\x85\u2028\u2029]{0,63}"
 
 
 def _device(suffix: str, kind: ValueType, doc: str, *, since: str = "1.0") -> Key:

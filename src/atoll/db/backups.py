@@ -86,6 +86,11 @@ class Table:
             phase,
         )
 
+    async def present(self, tx: Transaction, backup_id: int) -> tuple[str, str] | None:
+        """Its name and phase as they are now; None: it is gone."""
+        found = await tx.one(f"SELECT name, phase FROM {self.name} WHERE id = ?", backup_id)
+        return None if found is None else (found[0], found[1])
+
     async def rename(self, tx: Transaction, backup_id: int, name: str) -> None:
         """Change the name; Conflict if it is taken."""
         await tx.execute(f"UPDATE {self.name} SET name = ? WHERE id = ?", name, backup_id)

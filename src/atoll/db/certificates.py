@@ -79,7 +79,7 @@ async def _set_projects(tx: Transaction, certificate_id: int, projects: tuple[st
     for name in projects:
         row = await tx.one("SELECT id FROM projects WHERE name = ?", name)
         if row is None:
-            raise BadRequest(f"Unknown project {name!r}")
+            raise NotFound(f"Project {name!r} not found")
         await tx.insert("INSERT INTO certificates_projects (certificate_id, project_id) VALUES (?, ?)", certificate_id, row[0])
 
 

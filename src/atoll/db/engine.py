@@ -15,11 +15,10 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from atoll.domain.errors import BadRequest, Conflict, Internal, Unavailable
+from atoll.domain.errors import BadRequest, Conflict, HostError, Internal, Unavailable
 from atoll.host import threads
 
 R = TypeVar("R")
@@ -30,38 +29,47 @@ MAX_PARAMETERS = 255
 
 READERS = 2
 
+_OF_THE_HOST = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+"""Kinds of failure that no statement is to blame for."""
+
 
 class _Connection:
     """One SQLite connection, used only from its own thread."""
 
     def __init__(self, path: Path, *, readonly: bool) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="atoll-db")
+        self._thread = threads.Workers("atoll-db", 1)
         self._path = path
         self._readonly = readonly
-        self.raw: sqlite3.Connection
+        self._raw: sqlite3.Connection | None = None
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """SQLite's own connection, opened when it is first needed: a quiet daemon has no use for all readers, of 200 kB each."""
+        if self._raw is None:
+            self._raw = self._opened()
+        return self._raw
 
     async def call(self, function: Callable[..., R], *args: Any) -> R:
         """Run in the connection's thread; never abandoned half-way, even when the caller is cancelled."""
-        return await threads.finished(asyncio.get_running_loop().run_in_executor(self._executor, function, *args))
+        return await threads.finished(self._thread.submit(function, *args))
 
     def submit(self, function: Callable[..., None], *args: Any) -> None:
         """Run in the connection's thread, after what was asked before; nobody waits."""
-        self._executor.submit(function, *args)
+        self._thread.submit(function, *args)
 
-    async def open(self) -> None:
-        await self.call(self._open)
-
-    def _open(self) -> None:
-        self.raw = sqlite3.connect(self._path, isolation_level=None, timeout=30, cached_statements=256)
-        self.raw.execute("PRAGMA journal_mode=WAL")
-        self.raw.execute("PRAGMA synchronous=FULL")
-        self.raw.execute("PRAGMA foreign_keys=ON")
+    def _opened(self) -> sqlite3.Connection:
+        raw = sqlite3.connect(self._path, isolation_level=None, timeout=30, cached_statements=256)
+        raw.execute("PRAGMA journal_mode=WAL")
+        raw.execute("PRAGMA synchronous=FULL")
+        raw.execute("PRAGMA foreign_keys=ON")
         if self._readonly:
-            self.raw.execute("PRAGMA query_only=ON")
+            raw.execute("PRAGMA query_only=ON")
+        return raw
 
     async def close(self) -> None:
-        await self.call(self.raw.close)
-        self._executor.shutdown(wait=False)
+        if self._raw is not None:
+            await self.call(self._raw.close)
+        self._thread.stop()
 
 
 class Transaction:
@@ -130,8 +138,9 @@ class Transaction:
             raise
 
     def rollback(self) -> None:
-        """In the connection's thread: undo what was done, unless SQLite did already (as it does when the disk is full)."""
-        if self._connection.raw.in_transaction:
+        """In the connection's thread: undo what was done, if anything was begun and SQLite has not undone it already (as it does
+        when the disk is full)."""
+        if self._begin is None and self._connection.raw.in_transaction:
             self._connection.raw.execute("ROLLBACK")
 
     def _ensure_begun(self) -> None:
@@ -165,6 +174,10 @@ class Transaction:
             if "FOREIGN KEY" in str(error):
                 raise Conflict("The object is in use, or refers to one that is not there") from error
             raise Internal(f"Database constraint: {error}") from error
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _OF_THE_HOST:
+                raise HostError(f"Failed to update database: {error}") from error
+            raise
 
 
 def _check(parameters: Sequence[Any]) -> None:
@@ -179,16 +192,14 @@ class Database:
         self.path = path
         self._writer = _Connection(path, readonly=False)
         self._write_turn = asyncio.Lock()
-        self._readers: asyncio.Queue[_Connection] = asyncio.Queue()
+        self._readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()  # so that one does the work of all while it can
         self._closed = False
 
     async def open(self) -> None:
-        """Open all connections; the file is made if it is not there."""
-        await self._writer.open()
+        """Make the file if it is not there, and see that it is a database."""
+        await self._writer.call(lambda: self._writer.raw)
         for _ in range(READERS):
-            reader = _Connection(self.path, readonly=True)
-            await reader.open()
-            self._readers.put_nowait(reader)
+            self._readers.put_nowait(_Connection(self.path, readonly=True))
 
     async def close(self) -> None:
         """Wait for the transactions that are open, write the log back into the file and close; new ones are refused."""
@@ -235,6 +246,6 @@ class Database:
                 await tx.execute(statement)
 
     async def checkpoint(self) -> None:
-        """Bring the file itself up to date, for who reads it from outside."""
+        """Bring the file itself up to date, for whoever reads it from outside."""
         async with self._write_turn:
             await self._writer.call(lambda: self._writer.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())

@@ -86,11 +86,11 @@ async def fingerprints(tx: Transaction) -> set[str]:
 async def _find(tx: Transaction, where: str, *parameters: Any, profiles_of: str) -> list[Image]:
     join = "JOIN images ON images.id ="
     rows, properties, aliases, profiles, sources = await tx.queries(
-        (f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY images.id", *parameters),
+        (f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY images.fingerprint, images.id", *parameters),
         (f"SELECT p.image_id, p.key, p.value FROM images_properties p {join} p.image_id WHERE {where}", *parameters),
         (
             f"SELECT a.image_id, a.name, a.description, images.fingerprint, images.type FROM images_aliases a"
-            f" {join} a.image_id WHERE {where} ORDER BY a.name",
+            f" {join} a.image_id WHERE {where} ORDER BY a.id",
             *parameters,
         ),
         (

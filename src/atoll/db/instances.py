@@ -189,6 +189,17 @@ async def values_of(tx: Transaction, *keys: str) -> dict[tuple[str, str], dict[s
     return found
 
 
+async def having(tx: Transaction, pattern: str) -> list[tuple[str, str]]:
+    """(project, name) of the instances whose own configuration has a key of that pattern (of LIKE)."""
+    found = await tx.query(
+        """SELECT DISTINCT projects.name, instances.name FROM instances_config c
+        JOIN instances ON instances.id = c.instance_id JOIN projects ON projects.id = instances.project_id
+        WHERE c.key LIKE ?""",
+        pattern,
+    )
+    return [(project, name) for project, name in found]
+
+
 async def set_phase(tx: Transaction, instance_id: int, phase: str) -> None:
     """What is being done to it; empty: whole."""
     await tx.execute("UPDATE instances SET phase = ? WHERE id = ?", phase, instance_id)

@@ -69,11 +69,6 @@ async def update(tx: Transaction, network_id: int, description: str, config: Map
     await tables.replace_config(tx, "networks", "network", network_id, config)
 
 
-async def set_state(tx: Transaction, network_id: int, state: str) -> None:
-    """Created, Pending or Errored."""
-    await tx.execute("UPDATE networks SET state = ? WHERE id = ?", state, network_id)
-
-
 async def rename(tx: Transaction, network_id: int, name: str) -> None:
     """Change the name; Conflict if it is taken."""
     await tx.execute("UPDATE networks SET name = ? WHERE id = ?", name, network_id)

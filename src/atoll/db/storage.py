@@ -112,10 +112,16 @@ async def volume(tx: Transaction, pool: str, project: str, type: str, name: str)
 
 async def volume_by_id(tx: Transaction, volume_id: int) -> StorageVolume:
     """One volume, wherever it is and whatever its name is by now. NotFound if there is none."""
-    found = await _volumes(tx, "storage_volumes.id = ?", volume_id)
-    if not found:
+    found = await find_volume(tx, volume_id)
+    if found is None:
         raise NotFound("Storage volume not found")
-    return found[0]
+    return found
+
+
+async def find_volume(tx: Transaction, volume_id: int) -> StorageVolume | None:
+    """As `volume_by_id`; None if there is none."""
+    found = await _volumes(tx, "storage_volumes.id = ?", volume_id)
+    return found[0] if found else None
 
 
 async def _volumes(tx: Transaction, where: str, *parameters: Any) -> list[StorageVolume]:
@@ -211,6 +217,19 @@ async def snapshots_in(tx: Transaction, *, pool: str) -> dict[int, list[VolumeSn
     for each in await _snapshots(tx, f"phase = '' AND storage_volume_id IN ({of_pool})", pool):
         grouped[each.volume_id].append(each)
     return grouped
+
+
+async def pools_with_unfinished(tx: Transaction) -> list[str]:
+    """Names of the pools in which there is anything that has a phase: volumes, instances, or snapshots of either."""
+    found = await tx.query(
+        """SELECT DISTINCT p.name FROM storage_pools p JOIN storage_volumes v ON v.storage_pool_id = p.id WHERE v.id IN (
+        SELECT id FROM storage_volumes WHERE phase != ''
+        UNION ALL SELECT storage_volume_id FROM storage_volumes_snapshots WHERE phase != ''
+        UNION ALL SELECT r.id FROM instances i
+            JOIN storage_volumes r ON r.type = 'container' AND r.name = i.name AND r.project_id = i.project_id
+            WHERE i.phase != '' OR i.id IN (SELECT instance_id FROM instances_snapshots WHERE phase != ''))"""
+    )
+    return [name for (name,) in found]
 
 
 async def unfinished_snapshots(tx: Transaction, *, type: str) -> list[tuple[StorageVolume, VolumeSnapshot]]:

@@ -18,7 +18,7 @@ _DISKS = """SELECT p.value, s.value, 'instances', instances.name, projects.name,
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk that is a volume. `kind` ("instances", "profiles"), `name` and `project` are those of who has it."""
+    """A disk that is a volume. `kind` ("instances", "profiles"), `name` and `project` are those of whoever has it."""
 
     pool: str
     source: str

@@ -5,7 +5,7 @@ Numbers are those of LXD's migrate.proto. Fields of ours, `whole` and `layers`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from atoll.domain.protobuf import flag, message, number, text
@@ -96,11 +96,12 @@ class RsyncFeatures:
 @dataclass(frozen=True, slots=True)
 class BtrfsFeatures:
     """Of streams of subvolumes: a list of all of them comes first; nested ones are among them; it has their uuids, so that a
-    refresh can say which are there already."""
+    refresh can say which are there already. `refresh` is ours: it can do so, however often."""
 
     migration_header: bool | None = flag(1)
     header_subvolumes: bool | None = flag(2)
     header_subvolume_uuids: bool | None = flag(3)
+    refresh: bool | None = flag(1000)
 
     def common(self, other: BtrfsFeatures) -> BtrfsFeatures:
         """What both have."""
@@ -108,7 +109,13 @@ class BtrfsFeatures:
             migration_header=bool(self.migration_header and other.migration_header),
             header_subvolumes=bool(self.header_subvolumes and other.header_subvolumes),
             header_subvolume_uuids=bool(self.header_subvolume_uuids and other.header_subvolume_uuids),
+            refresh=bool(self.refresh and other.refresh) or None,
         )
+
+    @property
+    def can_refresh(self) -> bool:
+        """Whether a refresh says what is there already."""
+        return bool(self.header_subvolume_uuids or self.refresh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,11 @@ class LayerFeatures:
     image: str | None = text(2)
 
 
-ALL_BTRFS_FEATURES = BtrfsFeatures(migration_header=True, header_subvolumes=True, header_subvolume_uuids=True)
+ALL_BTRFS_FEATURES = BtrfsFeatures(migration_header=True, header_subvolumes=True, header_subvolume_uuids=True, refresh=True)
+OFFERED_BTRFS_FEATURES = replace(ALL_BTRFS_FEATURES, header_subvolume_uuids=None)
+"""An LXD that is refreshed by streams does not know again what it got by one, and the next refresh fails: "file exists". Without
+the uuids it takes files one by one for refreshes. As a source it may well have them."""
+
 ALL_FEATURES = RsyncFeatures(xattrs=True, delete=True, compress=True, bidirectional=True, whole=True)
 
 

@@ -103,10 +103,14 @@ def interface(name: str) -> str:
 
 
 def device(name: str) -> str:
-    """A device of an instance or profile, of at most 64 bytes: names on disk begin with it."""
+    """A device of an instance or profile, of at most 64 bytes: names on disk begin with it. Slashes are ordinary characters in
+    it, as LXD has it: whoever makes a path of it escapes them."""
     if len(name.encode(errors="surrogatepass")) > 64:
         raise BadRequest("The maximum device name length is 64 characters")
-    return _refuse_path_like("Device", name, longest=64)
+    if name.startswith("."):
+        raise BadRequest(f"Device name {name!r} must not start with '.'")
+    _refuse_path_like("Device", name.replace("/", "_"), longest=64)
+    return name
 
 
 def image_alias(name: str) -> str:

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from atoll.domain.errors import BadRequest
 
 DEEPEST = 8
-MOST_VALUES = 100_000
+MOST_VALUES = 500_000
 
-_VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
+_VARINT, _FIXED_64, _LENGTH = 0, 1, 2
 _LONGEST_VARINT = 10
 _WORD = (1 << 64) - 1
 
@@ -135,7 +135,7 @@ class _Reader:
             self._values += 1
             if self._values > MOST_VALUES:
                 raise BadRequest("A migration message has too many values")
-            if (field := fields.get(at)) is not None:
+            if value is not None and (field := fields.get(at)) is not None:
                 self._take(found, field, value, depth)
         for field in fields.values():
             if field.required and field.name not in found:
@@ -166,8 +166,8 @@ def _text(data: bytes, name: str) -> str:
         raise BadRequest(f"A migration message has bytes that are no text in {name!r}") from error
 
 
-def _pairs(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(number, value) of each field; of a kind that no message here has only the number is told, with no value."""
+def _pairs(data: bytes) -> Iterator[tuple[int, int | bytes | None]]:
+    """(number, value) of each field; None for one of a kind that no message here has."""
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)
@@ -183,6 +183,7 @@ def _pairs(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             case 1 | 5 as width:
                 at += 8 if width == _FIXED_64 else 4
                 _require(at, data)
+                yield tag >> 3, None
             case _:
                 raise BadRequest("A migration message is malformed")
 

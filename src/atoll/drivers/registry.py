@@ -9,6 +9,9 @@ from typing import Any, Generic, TypeVar
 
 from atoll.domain.errors import BadRequest
 
+SIMULATED = "sim"
+"""The driver of each kind that tests use in place of a host; nobody is told to choose it."""
+
 D = TypeVar("D")
 
 
@@ -43,4 +46,5 @@ class Registry(Generic[D]):
         for point in entry_points(group=self._group, name=name):
             plugin: type[D] = point.load()
             return plugin
-        raise BadRequest(f"There is no {self._kind} driver {name!r}; known are {', '.join(self.names())}")
+        known = ", ".join(each for each in self.names() if each != SIMULATED)
+        raise BadRequest(f"There is no {self._kind} driver {name!r}; known are {known}")

@@ -35,7 +35,7 @@ def settle(target: Path) -> ImageMetadata:
 
 
 def settle_volume(target: Path) -> None:
-    """As `settle`, for a volume out of a backup, whose metadata is optional and not looked into: who uses it does."""
+    """As `settle`, for a volume out of a backup, whose metadata is optional and not looked into: whoever uses it does."""
     top = os.open(target, _FOLDER)
     try:
         found = set(os.listdir(top))

@@ -9,10 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from atoll.domain.errors import NotFound
+from atoll.host import pidfd
 
 FREEZE_SECONDS = 10.0
 _UNIFIED = ""
@@ -57,6 +61,12 @@ class Layout:
     def version(self, controller: str) -> int:
         """1 or 2: which version governs a controller; 0 when this host has it not."""
         return 1 if controller in self.v1 else 2 if controller in self.v2 else 0
+
+    def folders(self, group: str) -> tuple[str, list[str]]:
+        """A group's folder in the hierarchy of v2, empty if the host has none, and those in the ones of v1."""
+        old = set(self.v1.values())
+        unified = next((f"{root}/{group}" for root in self.roots if root not in old), "")
+        return unified, [f"{root}/{group}" for root in self.roots if root in old]
 
     def path(self, controller: str, group: str) -> str:
         """The folder of a group in the controller's hierarchy. KeyError if the host has it not."""
@@ -142,6 +152,12 @@ def figures(layout: Layout, group: str) -> Figures:
 def processes(layout: Layout, group: str) -> int:
     """How many processes and threads are in a group."""
     return read_number(f"{layout.path('pids', group)}/pids.current") if layout.version("pids") else 0
+
+
+def has_room(layout: Layout, group: str, count: int) -> bool:
+    """Whether so many more processes may be in a group, by its own limit."""
+    limit = read_text(f"{layout.path('pids', group)}/pids.max").strip() if layout.version("pids") else ""
+    return not limit.isdecimal() or processes(layout, group) + count <= int(limit)
 
 
 def _cpu(layout: Layout, group: str) -> int:
@@ -282,12 +298,69 @@ def parse_cpus(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def remove(layout: Layout, group: str) -> None:
-    """Remove an empty group and all groups below it, in every hierarchy; what still has processes stays."""
+def remove(layout: Layout, group: str) -> bool:
+    """Remove an empty group and all groups below it, in every hierarchy; what still has processes stays. Whether nothing did."""
+    gone = True
     for root in layout.roots:
         for folder, _, _ in os.walk(f"{root}/{group}", topdown=False):
-            with contextlib.suppress(OSError):
+            try:
                 os.rmdir(folder)
+            except FileNotFoundError:
+                pass  # liblxc removes them, too
+            except OSError:
+                gone = False
+    return gone
+
+
+def clear(layout: Layout, group: str, *, seconds: float) -> int:
+    """Remove a group that nothing should be in any more. What is just leaving it has so long; what stays is killed. How many
+    processes that were."""
+    if _vanishes(layout, group, seconds):
+        return 0
+    killed = _kill(layout, group)
+    _vanishes(layout, group, seconds)
+    return killed
+
+
+def _vanishes(layout: Layout, group: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not remove(layout, group):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)  # blocks: callers come in a thread
+    return True
+
+
+def _kill(layout: Layout, group: str) -> int:
+    """Kill what is in a group and below it, in any hierarchy; also what is frozen there. How many processes that were."""
+    killed = set[int]()
+    for root in layout.roots:
+        for folder, _, files in os.walk(f"{root}/{group}"):
+            members = Path(folder, "cgroup.procs")
+            killed.update(pid for pid in _pids(members) if _kill_member(pid, members))
+            if "freezer.state" in files:  # frozen by v1, it does not even die
+                with contextlib.suppress(OSError):
+                    write(f"{folder}/freezer.state", "THAWED")
+    return len(killed)
+
+
+def _pids(members: Path) -> list[int]:
+    """The processes of a group; not those that this process has no number for."""
+    try:
+        return [pid for line in members.read_text().split() if (pid := int(line))]
+    except OSError:
+        return []  # it is gone, or of threads
+
+
+def _kill_member(pid: int, members: Path) -> bool:
+    try:
+        handle = pidfd.open(pid)
+    except NotFound:
+        return False
+    try:
+        return pid in _pids(members) and pidfd.send(handle, signal.SIGKILL)  # so the number was its own when it was opened
+    finally:
+        os.close(handle)
 
 
 def exists(layout: Layout, group: str) -> bool:

@@ -9,7 +9,6 @@ Everything lies in one folder: `dnsmasq.conf`, `dnsmasq.raw`, `dnsmasq.pid`, `dn
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 import re
@@ -232,17 +231,6 @@ class Dnsmasq:
             return
         finally:
             os.close(descriptor)
-
-
-async def wait_lease_gone(server: Dnsmasq, addresses: Iterable[str], *, seconds: float = 2.0) -> bool:
-    """Wait until none of these addresses is leased any more; False when time ran out."""
-    wanted = set(addresses)
-    deadline = asyncio.get_running_loop().time() + seconds
-    while wanted & {line.address for line in (await server.leases()).lines}:
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(0.02)
-    return True
 
 
 def _hwaddrs(lines: Iterable[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """A file of another server on its way to disk, over as many connections as it takes.
 
 What came before a connection broke does not come again, if the server can send the rest: it is asked for with the ETag of the
-beginning, so that a file which changed meanwhile comes whole. Who wants the file checks `sha256` when it is whole.
+beginning, so that a file which changed meanwhile comes whole. Whoever wants the file checks `sha256` when it is whole.
 """
 
 from __future__ import annotations

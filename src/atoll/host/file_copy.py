@@ -11,6 +11,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from atoll.domain.errors import HostError
 
 NO_FOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO)
@@ -24,6 +27,12 @@ _NO_CLONES = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY)
 
 Check = Callable[[], None]
 """Called between pieces of work; raises to end it."""
+
+
+def failed(source: Path, error: OSError) -> HostError:
+    """That a copy of `source` failed, with the file it failed at where that is known."""
+    place = f" ({error.filename})" if error.filename is not None else ""
+    return HostError(f"Cannot copy {source}: {error.strerror or error}{place}")
 
 
 def new_file(origin: int, found: os.stat_result, target: int, name: str, check: Check) -> None:

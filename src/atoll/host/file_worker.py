@@ -42,7 +42,7 @@ KINDS = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISLNK, "sy
 
 
 def begin(reply: Reply, link: int, place: int, *, init: int) -> None:
-    """Be the worker for who holds the other end of `link`; returns never, or raises OSError before it has answered.
+    """Be the worker for whoever holds the other end of `link`; returns never, or raises OSError before it has answered.
 
     `place` is the pidfd of a running machine's init, whose process id `init` is, or, with `init` 0, the top of a tree.
     """

@@ -37,8 +37,9 @@ def attach(init: int, *, source: str, target: str, options: list[str], is_file: 
         syscalls.mount_setattr(tree, 0, propagation=kind, recursive=below)
 
 
-def detach(init: int, *, source: str, target: str) -> None:
-    """Unmount `source` from `target`; nothing wrong if something else, or nothing, is mounted there."""
+def detach(init: int, *, source: str, target: str, foreign: bool) -> None:
+    """Unmount `source` from `target`, and let the place go if it is empty; nothing wrong if something else, or nothing, is
+    mounted there. `foreign` as for `attach`."""
     try:
         wanted = os.stat(source)
     except OSError:
@@ -49,11 +50,29 @@ def detach(init: int, *, source: str, target: str) -> None:
     os.fchdir(proc)
     try:
         place = syscalls.openat2(root, target, os.O_PATH, resolve=_WITHIN)
-        if os.path.samestat(os.fstat(place), wanted):
-            syscalls.umount(f"self/fd/{place}", syscalls.MNT_DETACH)
+        if not os.path.samestat(os.fstat(place), wanted):
+            return
+        syscalls.umount(f"self/fd/{place}", syscalls.MNT_DETACH)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
             raise
+        return
+    if foreign:  # what the guest's root may not remove, it must not lead this process to
+        syscalls.setns(init, syscalls.CLONE_NEWUSER)
+        syscalls.set_fs_ids(0, 0)
+    _remove_place(root, target)
+
+
+def _remove_place(root: int, target: str) -> None:
+    """An empty directory or file, which a mount most likely was the reason for; another kind of mount can take its place then."""
+    parent, _, name = target.strip("/").rpartition("/")
+    with contextlib.suppress(OSError):  # in use, not empty, or not to be written to
+        folder = syscalls.openat2(root, parent or ".", os.O_PATH | os.O_DIRECTORY, resolve=_WITHIN)
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            os.rmdir(name, dir_fd=folder)
+        elif stat.S_ISREG(found.st_mode) and not found.st_size:
+            os.unlink(name, dir_fd=folder)
 
 
 def _copy(source: str, options: list[str]) -> int:

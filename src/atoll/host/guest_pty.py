@@ -7,6 +7,8 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from atoll.host import pidfd, streams, syscalls
 
@@ -31,20 +33,27 @@ def open(init_pid: int, *, user: int, group: int) -> tuple[int, int]:
     return master, slave
 
 
-def _open_inside(init_pid: int) -> tuple[int, int]:
-    """Open the guest's ptmx: looked up below the guest's root, and opened only once it is known to be a devpts's."""
+@contextmanager
+def _looked_up(init_pid: int, path: str) -> Iterator[int]:
+    """A file of the guest, as O_PATH: looked up below the guest's root, and not opened, for it may be anything."""
     root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         within = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-        found = syscalls.openat2(root, "dev/pts/ptmx", os.O_PATH, resolve=within)
+        found = syscalls.openat2(root, path, os.O_PATH, resolve=within)
     finally:
         os.close(root)
     try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def _open_inside(init_pid: int) -> tuple[int, int]:
+    """Open the guest's ptmx: looked up below the guest's root, and opened only once it is known to be a devpts's."""
+    with _looked_up(init_pid, "dev/pts/ptmx") as found:
         if syscalls.filesystem_magic(found) != syscalls.DEVPTS_MAGIC:
             raise OSError(f"dev/pts of the machine with init {init_pid} is no devpts")
         master = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    finally:
-        os.close(found)
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         return master, fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -58,20 +67,12 @@ def resize_console(init_pid: int, init_fd: int, *, width: int, height: int) -> N
 
     Looked up below the guest's root, and opened only once it is known to be a terminal: what a guest puts there instead is not.
     """
-    root = os.open(f"/proc/{init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        within = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-        found = syscalls.openat2(root, "dev/console", os.O_PATH, resolve=within)
-    finally:
-        os.close(root)
-    try:
+    with _looked_up(init_pid, "dev/console") as found:
         if syscalls.filesystem_magic(found) != syscalls.DEVPTS_MAGIC or not stat.S_ISCHR(os.fstat(found).st_mode):
             raise OSError(errno.ENOTTY, "The console is not a terminal of a devpts")
         if pidfd.is_gone(init_fd):
             raise ProcessLookupError(errno.ESRCH, "The machine has stopped")
         terminal = os.open(f"/proc/self/fd/{found}", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-    finally:
-        os.close(found)
     try:
         streams.set_window(terminal, width=width, height=height)
     finally:

@@ -51,6 +51,7 @@ _POINTERS = [
 ]
 
 _FLAGS = 0x0000FFFF  # LXC_ATTACH_DEFAULT: cgroup, capabilities, personality, LSM label on exec
+_MOVE_TO_CGROUP = 0x1
 _ALL_NAMESPACES = -1
 _DETECT_PERSONALITY = -1
 _CLEAR_ENV = 1
@@ -130,18 +131,20 @@ def attach(
     user: int,
     group: int,
     stdio: tuple[int, int, int],
+    move: bool,
 ) -> int:
     """Run `body` in a new process inside the container and return that process's id on the host; it is a child of the caller.
 
     The process is in all namespaces and cgroups of the container, under its capabilities, seccomp policy and LSM label, as
     user and group, with no supplementary groups. A terminal as standard input becomes its controlling one. `body` is still
-    the host's code in the guest's view of the world: it opens nothing, imports nothing, and executes the command.
+    the host's code in the guest's view of the world: it opens nothing, imports nothing, and executes the command. Without
+    `move` the caller itself has to be in the cgroups already.
     """
     container = library.lxc_container_new(name.encode(), lxcpath.encode())
     if not container:
         raise OSError(f"liblxc does not know the container {name}")
     options = Options(
-        attach_flags=_FLAGS,
+        attach_flags=_FLAGS if move else _FLAGS & ~_MOVE_TO_CGROUP,
         namespaces=_ALL_NAMESPACES,
         personality=_DETECT_PERSONALITY,
         uid=user,

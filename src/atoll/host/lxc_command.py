@@ -8,6 +8,7 @@ abstract name, so the peer has to be root before a word of its answer counts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -66,6 +67,26 @@ def has_monitor(lxcpath: str, name: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def open_monitor(lxcpath: str, name: str) -> int | None:
+    """A pidfd of the monitor that listens, whatever state its container is in; None if there is none. The caller owns it."""
+    try:
+        pid = _monitor_pid(lxcpath, name)
+        fd = pidfd.open(pid)
+    except (OSError, NotFound):
+        return None
+    with contextlib.suppress(OSError):
+        if _monitor_pid(lxcpath, name) == pid and not pidfd.is_gone(fd):  # so the number was its own when it was opened
+            return fd
+    os.close(fd)
+    return None
+
+
+def _monitor_pid(lxcpath: str, name: str) -> int:
+    with _connect(lxcpath, name) as link:
+        pid: int = _PEER.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+        return pid
 
 
 def _hold(lxcpath: str, name: str, init_pid: int) -> Running | None:

@@ -74,11 +74,6 @@ class Table:
     name: str
     chains: tuple[Chain, ...]
 
-    @property
-    def rule_count(self) -> int:
-        """How many rules it has, in all chains."""
-        return sum(len(chain.rules) for chain in self.chains)
-
 
 def rule(*words: Word) -> str:
     """One rule's text. BadRequest for a word that is not of its kind."""

@@ -61,7 +61,7 @@ def of(link: socket.socket) -> Peer:
 
 
 def _held(link: socket.socket) -> int | None:
-    """The pidfd of who connected; None from a kernel that cannot say. NotFound if that process is gone."""
+    """The pidfd of whoever connected; None from a kernel that cannot say. NotFound if that process is gone."""
     try:
         (handle,) = struct.unpack("i", link.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))
     except ProcessLookupError as error:

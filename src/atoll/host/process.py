@@ -22,6 +22,9 @@ from atoll.host.threads import finished, in_thread, waiting_thread
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+MOST_LINES = 3
+"""Of what a program said that failed, the last: some say a line for each of thousands of files."""
+
 PACKAGES = {
     "apt-config": "apt",
     "btrfs": "btrfs-progs",
@@ -56,6 +59,10 @@ class Completed:
     code: int
     stdout: bytes
     stderr: bytes
+
+
+def _end_of(said: bytes) -> str:
+    return "\n".join(said.decode(errors="replace").strip()[-2000:].splitlines()[-MOST_LINES:])
 
 
 def find(program: str) -> str:
@@ -176,6 +183,5 @@ async def run(
             raise DeadlineExceeded(f"{argv[0]} did not finish in {timeout:g} seconds") from error
         raise
     if check and done.code != 0:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
-        raise HostError(f"{argv[0]} failed with exit code {done.code}: {said}")
+        raise HostError(f"{argv[0]} failed with exit code {done.code}: {_end_of(done.stderr or done.stdout)}")
     return done

@@ -5,7 +5,7 @@ the file system counts what the inodes of each project take. Two calls are refus
 into a directory with the flag that has another project. A process in a user namespace cannot change a project.
 
 ext4 does not limit a process that has CAP_SYS_RESOURCE on the host, xfs limits everyone. An overlay writes with the credentials
-of its mounter, but without that capability: who writes through it is always limited.
+of its mounter, but without that capability: whoever writes through it is always limited.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ LINK_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6
 NESTED = 0x8000
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_TXQLEN, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_STATS64, IFLA_NET_NS_FD = 13, 18, 20, 23, 28
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_STATS64, IFLA_NET_NS_FD = 18, 20, 23, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
@@ -81,7 +81,6 @@ class Link:
     mtu: int = 0
     master: int = 0
     peer: int = 0
-    queue_length: int = 0
     alias: str = ""
     counters: dict[str, int] = field(default_factory=dict)
     addresses: tuple[Address, ...] = ()
@@ -197,7 +196,6 @@ def parse_link(body: bytes, addresses: dict[int, list[Address]]) -> Link | None:
         mtu=_number(found.get(IFLA_MTU)),
         master=_number(found.get(IFLA_MASTER)),
         peer=_number(found.get(IFLA_LINK)),
-        queue_length=_number(found.get(IFLA_TXQLEN)),
         alias=_text(found.get(IFLA_IFALIAS)),
         counters=dict(zip(_COUNTERS, _STATS.unpack_from(stats), strict=True)) if len(stats) >= _STATS.size else {},
         addresses=tuple(addresses.get(index, ())),

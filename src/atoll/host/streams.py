@@ -13,7 +13,7 @@ from typing import Any
 
 CHUNK = 1 << 16
 LAST = 1 << 20
-"""More than a pipe or terminal holds: what is read after the end of who wrote."""
+"""More than a pipe or terminal holds: how much is read after the writer has ended."""
 
 
 def pipe() -> tuple[int, int]:

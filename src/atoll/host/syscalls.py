@@ -1,6 +1,6 @@
 """Kernel calls that Python 3.11 has no name for, each a function that raises OSError.
 
-Imports ctypes and os alone: the zygote, which holds next to nothing, uses it too. Numbers above 424 are the same on every
+Imports little: the zygote, which holds next to nothing, uses it too. Numbers above 424 are the same on every
 architecture that Atoll runs on; glibc of Debian 12 has no function for them.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 
 AT_FDCWD = -100
@@ -58,8 +59,13 @@ _QUOTACTL_FD = 443
 _MOUNT_ATTR_ATIME = 0x70
 _CAPABILITY_VERSION_3 = 0x20080522
 
+_CLONE3 = 435
+_CLONE_INTO_CGROUP = 1 << 33
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_holding = ctypes.PyDLL(None, use_errno=True)  # whose calls keep the interpreter's lock
+_holding.syscall.restype = ctypes.c_long
 
 Path = str | bytes | os.PathLike[str]
 
@@ -70,6 +76,16 @@ class _MountAttr(ctypes.Structure):
 
 class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid", "set_tid_size",
+            "cgroup",
+        )
+    ]  # fmt: skip
 
 
 class _CapHeader(ctypes.Structure):
@@ -237,6 +253,19 @@ def unshare(kinds: int) -> None:
     _check(_libc.unshare(kinds))
 
 
+def fork_into(group: int) -> int:
+    """As os.fork; the child is born in the control group of v2 that the descriptor is of. For a process of one thread: the C
+    library, which has no function for this, is told of nothing, so that no other thread may hold a lock of its."""
+    arguments = _CloneArgs(flags=_CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=group)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    child: int = _holding.syscall(ctypes.c_long(_CLONE3), ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments)))
+    if child == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return _check(child)
+
+
 def set_fs_ids(uid: int, gid: int) -> None:
     """The ids of the calling *thread* for file-system access. Leaving uid 0 drops its file capabilities (capabilities(7))."""
     _libc.setfsgid(gid)
@@ -269,7 +298,7 @@ def limit_capabilities(mask: int) -> None:
 
 
 def hide_memory() -> None:
-    """Nobody may trace this process or look at its descriptors and memory by /proc, but who has the host's capabilities."""
+    """Nobody may trace this process or look at its descriptors and memory by /proc, but whoever has the host's capabilities."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 

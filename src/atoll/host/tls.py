@@ -129,7 +129,7 @@ class ServerTls:
         except (OSError, BadRequest) as error:
             raise HostError(f"The server certificate {self._files.certificate} cannot be used: {error}") from error
         except Unsupported as error:
-            # The local socket needs no TLS: only who wants to listen for HTTPS has to hear of this.
+            # The local socket needs no TLS: only whoever wants to listen for HTTPS has to hear of this.
             self._why_not = str(error)
 
     @property

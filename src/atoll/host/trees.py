@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from atoll.domain.errors import HostError
-from atoll.host import disk, process, threads
+from atoll.host import disk, file_copy, process, threads
 from atoll.host.live_copy import LiveCopy
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ async def copy_live(source: Path, target: Path, pause: Pause | None = None) -> N
     try:
         await _copy_live(LiveCopy(source, target), pause)
     except OSError as error:
-        raise HostError(f"Cannot copy {source}: {error.strerror or error} ({error.filename})") from error
+        raise file_copy.failed(source, error) from error
     except RecursionError as error:
         raise HostError(f"Cannot copy {source}: its directories are nested too deeply") from error
 

@@ -39,7 +39,7 @@ async def sync(source: Path, target: Path, *, read_content: bool = False) -> Non
     try:
         await threads.finished(threads.waiting_thread(_sync, source, target, read_content))
     except OSError as error:
-        raise HostError(f"Cannot copy {source}: {error.strerror or error} ({error.filename})") from error
+        raise file_copy.failed(source, error) from error
 
 
 def _sync(source: Path, target: Path, read_content: bool) -> None:

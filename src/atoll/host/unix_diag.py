@@ -24,7 +24,7 @@ _MOST_DESCRIPTORS = 4096
 def holds_peer(pid: int, link: socket.socket) -> bool:
     """Whether a process has the other end of an accepted connection among its descriptors. Blocks.
 
-    The connection's network namespace is that of who connected, so it is looked up in the process's: False for one that has
+    The connection's network namespace is that of whoever connected, so it is looked up in the process's: False for one that has
     gone to another since, and for one with thousands of descriptors.
     """
     try:

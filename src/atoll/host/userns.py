@@ -38,12 +38,6 @@ async def opened(idmap: IdMap) -> AsyncIterator[int]:
         os.close(mine)
 
 
-def forget_all() -> None:
-    """Close all kept descriptors."""
-    while _descriptors:
-        os.close(_descriptors.popitem()[1])
-
-
 def map_lines(idmap: IdMap, *, groups: bool) -> str:
     """The map as /proc/PID/uid_map (or gid_map) takes it."""
     ranges = [entry for entry in idmap.ranges if (entry.groups if groups else entry.users)]

@@ -32,7 +32,7 @@ VERDICT_SECONDS = 600.0
 """How long a server may think about a body that it has whole."""
 PACE_SECONDS = 60.0
 SLOWEST = 1 << 10
-"""Bytes a second, over PACE_SECONDS: who sends less wants to hold a connection, not to send."""
+"""Bytes a second, over PACE_SECONDS: whoever sends less wants to hold a connection, not to send."""
 _REDIRECTS = 5
 _LARGEST_REFUSAL = 1 << 16
 _REASON = re.compile(rb'"error"\s*:\s*"([^"\\\x00-\x1f]+)')
@@ -102,7 +102,7 @@ class Web:
             return answer.headers
 
     def get(self, path: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The answer to a GET, to be read by the caller as it was sent: who takes it packed has to ask for that. NotFound,
+        """The answer to a GET, to be read by the caller as it was sent: whoever takes it packed has to ask for that. NotFound,
         Unavailable, also while it is read."""
         return self._request("GET", path, headers)
 

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,16 +89,32 @@ def to_pem(der: bytes) -> str:
 
 def check(der: bytes) -> str:
     """Parse a certificate from outside; its common name, "" if it has none. BadRequest if it is none. Slow: use a thread."""
-    from cryptography import x509
     from cryptography.x509.oid import NameOID
+
+    names = _parse(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""
+
+
+def check_now(der: bytes) -> str:
+    """`check`; BadRequest also for a certificate that does not hold now."""
+    certificate, now = _parse(der), datetime.now(UTC)
+    if now < certificate.not_valid_before_utc:
+        raise BadRequest("The provided certificate isn't valid yet")
+    if now > certificate.not_valid_after_utc:
+        raise BadRequest("The provided certificate is expired")
+    return check(der)
+
+
+def _parse(der: bytes) -> x509.Certificate:
+    from cryptography import x509
 
     try:
         certificate = x509.load_der_x509_certificate(der)
         certificate.public_key()
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        certificate.subject  # noqa: B018 - parsed when it is read
     except Exception as error:  # the parser raises many kinds, for unknown key types too; all mean the same to the client
         raise BadRequest("Invalid certificate: it cannot be parsed") from error
-    return str(names[0].value) if names else ""
+    return certificate
 
 
 def validity_of_peer(decoded: Any) -> Validity:

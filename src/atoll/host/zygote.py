@@ -80,6 +80,7 @@ class Zygote:
     def __init__(self) -> None:
         self._link: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._watch: pidfd.Watch | None = None  # while there is a link: a worker that holds its other end may outlive the zygote
         self._numbers = 0
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._processes: dict[int, GuestProcess] = {}
@@ -131,21 +132,19 @@ class Zygote:
     async def _submit(self, name: str, arguments: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, asyncio.Future[Answer]]:
         self._numbers += 1
         number = self._numbers
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         payload = json.dumps({**arguments, "call": name, "id": number}).encode()
-        try:
-            if len(payload) <= _INLINE_MAX:
-                await self._send(payload, fds)
-            else:
-                with _memfd(payload) as file:
-                    await self._send(b"", [file.fileno(), *fds])
-        except BaseException:
-            self._answers.pop(number, None)
-            raise
+        if len(payload) <= _INLINE_MAX:
+            await self._send(payload, fds)
+        else:
+            with _memfd(payload) as file:
+                await self._send(b"", [file.fileno(), *fds])
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
         return number, answer
 
     async def _connect(self) -> socket.socket:
         """The connection; starts the process if there is none. Unavailable before `start` and after `stop`."""
+        if self._watch is not None and pidfd.is_gone(self._watch.fd):
+            self._ended()
         if self._link is not None:
             return self._link
         if not self._wanted:
@@ -161,22 +160,29 @@ class Zygote:
         finally:
             theirs.close()
         ours.setblocking(False)
+        self._watch = pidfd.Watch(pidfd.open(self._child.pid), self._ended)  # not reaped yet: the number is its own
         self._link = ours
         asyncio.get_running_loop().add_reader(ours, self._readable)
         return ours
 
     async def _send(self, payload: bytes, fds: Sequence[int]) -> None:
-        """Send, waiting while the socket is full. Unavailable if there is no zygote."""
+        """Send, waiting while the socket is full. Unavailable if there is no zygote, HostError for what cannot be sent."""
         async with self._sending:
-            link = await self._connect()
+            is_new = self._link is None
             while True:
+                link = await self._connect()
                 try:
                     socket.send_fds(link, [payload], list(fds), socket.MSG_NOSIGNAL)
                     return
                 except BlockingIOError:
                     await _writable(link)
-                except OSError as error:
-                    raise Unavailable(f"The process that enters machines is not running: {error}") from error
+                except ConnectionError as error:
+                    if is_new:
+                        raise Unavailable(f"The process that enters machines is not running: {error}") from error
+                    self._lost()  # it has ended, of which `_readable` has not heard yet: this was not sent
+                    is_new = True
+                except OSError as error:  # it may well live, and what it does for others with it
+                    raise HostError(f"The process that enters machines cannot be asked: {error}") from error
 
     def _readable(self) -> None:
         """Take all messages that are there."""
@@ -188,8 +194,7 @@ class Zygote:
             except OSError:
                 data, fds = b"", []
             if not data:
-                log.error("The zygote has ended")
-                self._lost()
+                self._ended()
                 return
             self._dispatch(json.loads(data), fds)
 
@@ -213,8 +218,15 @@ class Zygote:
         else:
             answer.set_result(Answer(message, fds, process))
 
+    def _ended(self) -> None:
+        log.error("The zygote has ended")
+        self._lost()
+
     def _lost(self) -> None:
         """No connection any more: fail what waits for it."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         link, self._link = self._link, None
         if link is not None:
             with contextlib.suppress(RuntimeError):

@@ -30,7 +30,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from atoll.host import file_worker, guest_mount, liblxc, messages, syscalls
+from atoll.host import cgroup_entry, file_worker, guest_mount, liblxc, messages, syscalls
 
 Reply = Callable[..., None]
 
@@ -66,7 +66,7 @@ class Server:
             return False
         try:
             request = json.loads(data) if data else _read_memfd(fds.pop(0))
-            child = os.fork()
+            child = _fork(request)
             if child == 0:
                 self._work(request, fds)
             self._workers[child] = request["id"]
@@ -109,6 +109,16 @@ class Server:
             os.waitpid(ended.si_pid, 0)
 
 
+def _fork(request: dict[str, Any]) -> int:
+    """Fork a worker: in the group `unified` if the request has one. Where it cannot be born there, the worker finds None."""
+    if request.get("unified"):
+        try:
+            return cgroup_entry.fork(request["unified"])
+        except OSError:
+            request["unified"] = None
+    return os.fork()
+
+
 def _read_memfd(fd: int) -> dict[str, Any]:
     with open(fd, "rb") as file:
         file.seek(0)
@@ -128,8 +138,12 @@ def _exec(
     user: int,
     group: int,
     cwd: str,
+    unified: str | None,
+    groups: list[str],
 ) -> None:
-    """Start a command in a container; descriptors: its three standard ones, then the pidfd of the container's init."""
+    """Start a command in a container; descriptors: its three standard ones, then the pidfd of the container's init. `unified`
+    (see `_fork`) and `groups` are the container's in the hierarchies of v2 and v1: the command inherits them from this process,
+    or liblxc moves it."""
     argv = [os.fsencode(word) for word in command]
     env = {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
     limits = _limits_of(init)
@@ -148,7 +162,9 @@ def _exec(
     if not _is_alive(fds[3]):  # asked again after its limits were read by number
         raise ProcessLookupError(errno.ESRCH, "The machine has stopped")
     _take_limits(limits)
-    pid = liblxc.attach(_library(), lxcpath, name, body, user=user, group=group, stdio=(fds[0], fds[1], fds[2]))
+    stdio = (fds[0], fds[1], fds[2])
+    move = unified is None or not _enter(groups)
+    pid = liblxc.attach(_library(), lxcpath, name, body, user=user, group=group, stdio=stdio, move=move)
     handle = os.pidfd_open(pid)
     reply({"pid": pid}, (handle,))
 
@@ -196,6 +212,15 @@ def _take_limits(limits: dict[int, tuple[int, int]]) -> None:
         if number != resource.RLIMIT_CORE and resource.getrlimit(number) != pair:
             with contextlib.suppress(OSError, ValueError):  # raising a hard limit needs CAP_SYS_RESOURCE
                 resource.setrlimit(number, pair)
+
+
+def _enter(groups: list[str]) -> bool:
+    """Go into them; False if that cannot be, as on a host that is a container itself."""
+    try:
+        cgroup_entry.enter(groups)
+    except OSError:
+        return False
+    return True
 
 
 def _is_alive(handle: int) -> bool:

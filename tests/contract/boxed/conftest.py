@@ -44,9 +44,9 @@ class Guest:
         """Run a shell line in it."""
         return run_shell(f"nsenter -t {self.pid} -n {line}", check=check)
 
-    def dhcp(self, *options: str) -> str:
-        """The address that a DHCP client gets; empty for none."""
-        out = self.run(f"busybox udhcpc -i eth0 -n -q -t 3 -T 1 -s /bin/true {' '.join(options)} 2>&1", check=False)
+    def dhcp(self, *options: str, tries: int = 30) -> str:
+        """The address that a DHCP client gets; empty for none in so many tries of a second each."""
+        out = self.run(f"busybox udhcpc -i eth0 -n -q -t {tries} -T 1 -s /bin/true {' '.join(options)} 2>&1", check=False)
         return next((line.split()[3] for line in out.splitlines() if "lease of" in line), "")
 
     def python(self, code: str) -> None:
@@ -63,8 +63,9 @@ class Guest:
 
 def wait_for_port(host_name: str) -> None:
     """A port forwards once the kernel's link watcher has seen its carrier."""
-    deadline = time.monotonic() + 5
-    while Path(f"/sys/class/net/{host_name}/brport/state").read_text().strip() != "3" and time.monotonic() < deadline:
+    deadline = time.monotonic() + 30
+    while Path(f"/sys/class/net/{host_name}/brport/state").read_text().strip() != "3":
+        assert time.monotonic() < deadline, "the port does not forward"
         time.sleep(0.01)
 
 

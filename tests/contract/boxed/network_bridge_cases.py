@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -68,9 +67,9 @@ async def test_client_gets_a_lease_and_resolves_names(bridge: BridgeDriver, gues
     with guest() as client:
         assert client.dhcp("-F", "impostor") == "10.177.1.77"
         client.run("ip address add 10.177.1.77/24 dev eth0")
-        assert client.run("dig +short +tries=1 @10.177.1.1 c1.test").strip() == "10.177.1.77"
-        assert client.run("dig +short +tries=1 @10.177.1.1 impostor.test").strip() == ""
-        assert client.run("dig +short +tries=1 @10.177.1.1 _gateway.test").split()[0] == "10.177.1.1"
+        assert client.run("dig +short +tries=6 @10.177.1.1 c1.test").strip() == "10.177.1.77"
+        assert client.run("dig +short +tries=6 @10.177.1.1 impostor.test").strip() == ""
+        assert client.run("dig +short +tries=6 @10.177.1.1 _gateway.test").split()[0] == "10.177.1.1"
         with guest("vethother", hwaddr="00:16:3e:44:55:66") as other:
             address = other.dhcp()
             assert address.startswith("10.177.1.")
@@ -80,36 +79,28 @@ async def test_client_gets_a_lease_and_resolves_names(bridge: BridgeDriver, gues
     assert (leases[address].kind, leases[address].hwaddr) == ("dynamic", "00:16:3e:44:55:66")
 
 
-async def test_ipv6_guest_configures_itself(bridge: BridgeDriver, guest: MakeGuest) -> None:
+async def test_ipv6_guest_configures_itself(bridge: BridgeDriver, guest: MakeGuest, until: Any) -> None:
     await bridge.update({**CONFIG, "bridge.mtu": "1400"}, [])
     with guest() as client:
-        for _ in range(100):
-            if "fd42:177:1:0:216:3eff:fe11:2233" in client.run("ip -6 address show dev eth0"):
-                route = client.run("ip -6 route show default")
-                assert "proto ra" in route and "mtu 1400" in route
-                return
-            await asyncio.sleep(0.1)
-    raise AssertionError("no address by router advertisement")
+        await until(lambda: "fd42:177:1:0:216:3eff:fe11:2233" in client.run("ip -6 address show dev eth0"))
+        route = client.run("ip -6 route show default")
+        assert "proto ra" in route and "mtu 1400" in route
 
 
-async def test_lease_of_a_nic_that_is_gone_is_released(bridge: BridgeDriver, folder: Path, guest: MakeGuest) -> None:
+async def test_lease_of_a_nic_that_is_gone_is_released(bridge: BridgeDriver, folder: Path, guest: MakeGuest, until: Any) -> None:
     nic = Reservation("default", "c1", "eth0", MAC)
     await bridge.reserve([nic])
     with guest() as client:
         address = client.dhcp()
     assert address in {lease.address for lease in await bridge.leases([nic])}
     await bridge.reserve([])
-    for _ in range(100):
-        if address not in (folder / NAME / "dnsmasq.leases").read_text():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the lease is still there")
+    await until(lambda: address not in text(folder / NAME / "dnsmasq.leases"))
 
 
 SOLICIT = """
 import socket, sys, time
 packet = bytes.fromhex('01aabbcc' '0001000a0003000100163e112233' '000800020000' '000e0000' '0003000c000000090000000000000000')
-end = time.monotonic() + 8
+end = time.monotonic() + 30
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.settimeout(0.3)
 s.bind(('::', 546))
@@ -123,26 +114,23 @@ sys.exit(2)
 """
 
 
-async def test_dhcpv6_lease_is_given_and_released(bridge: BridgeDriver, folder: Path, guest: MakeGuest) -> None:
+async def test_dhcpv6_lease_is_given_and_released(bridge: BridgeDriver, folder: Path, guest: MakeGuest, until: Any) -> None:
     """By a client that asks for a rapid commit: the answer to its first packet is the lease."""
     nic = Reservation("default", "c1", "eth0", MAC, ipv6="fd42:177:1::77")
     await bridge.update({**CONFIG, "ipv6.dhcp.stateful": "true"}, [nic])
     with guest() as client:
         client.python(SOLICIT)
     leases = folder / NAME / "dnsmasq.leases"
-    assert "fd42:177:1::77" in text(leases)
+    await until(lambda: "fd42:177:1::77" in text(leases))
     await bridge.reserve([])
-    for _ in range(100):
-        if "fd42:177:1::77" not in text(leases):
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the lease is still there")
+    await until(lambda: "fd42:177:1::77" not in text(leases))
 
 
 async def test_made_up_client_ids_get_no_second_address(bridge: BridgeDriver, guest: MakeGuest) -> None:
     with guest() as client:
-        found = {client.dhcp("-x", f"61:00{number:06x}") for number in range(4)}
-    assert len(found - {""}) == 1
+        first = client.dhcp("-x", "61:00000000")
+        others = {client.dhcp("-x", f"61:00{number:06x}", tries=3) for number in range(1, 4)}
+    assert first and others <= {"", first}
 
 
 async def test_server_runs_unprivileged_and_listens_on_the_bridge_only(bridge: BridgeDriver, folder: Path, sh: Shell) -> None:
@@ -181,11 +169,12 @@ async def test_restart_keeps_the_server_and_the_interface(bridge: BridgeDriver, 
     assert [argv[0] for argv in started] == ["nft"]
 
 
-async def test_repair_after_flush_and_kill(bridge: BridgeDriver, folder: Path, guest: MakeGuest, sh: Shell) -> None:
+async def test_repair_after_flush_and_kill(bridge: BridgeDriver, folder: Path, guest: MakeGuest, sh: Shell, until: Any) -> None:
     assert list(await bridge.repair()) == []
     sh("nft flush ruleset")
-    os.kill(server_pid(folder), signal.SIGKILL)
-    await asyncio.sleep(0.1)
+    pid = server_pid(folder)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not running(pid))
     done = await bridge.repair()
     assert len(done) == 2
     assert "masquerade" in sh("nft list ruleset")

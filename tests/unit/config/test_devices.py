@@ -58,6 +58,7 @@ INVALID = [
     (DISK | {"path": "/"}, '"pool" property'),
     (DISK | {"path": "/", "pool": "p", "source": "/"}, 'may not have a "source"'),
     (DISK | {"path": "/", "pool": "p", "recursive": "true"}, "recursive option"),
+    (DISK | {"pool": "p", "source": "v", "recursive": "true"}, "recursive option"),
     (DISK | {"path": "/mnt"}, 'required "source"'),
     (DISK | {"path": "/mnt", "source": "/srv", "size": "1GB"}, "size quota"),
     (DISK | {"path": "/mnt", "source": "/srv", "pool": "p"}, "absolute paths"),
@@ -99,7 +100,7 @@ def test_invalid(device: dict[str, str], message: str) -> None:
         validate_device("dev", device)
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "-rf", "a\nb", "x" * 65])
+@pytest.mark.parametrize("name", ["", "..", "../a", "-rf", "a\nb", "x" * 65])
 def test_bad_names(name: str) -> None:
     with pytest.raises(BadRequest):
         validate_device(name, {"type": "none"})

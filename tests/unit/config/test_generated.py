@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from atoll import config
 from atoll.config import catalog, docs
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "config"
@@ -40,13 +39,6 @@ def test_metadata_has_the_shape_of_the_api() -> None:
     }
     assert {"server", "project", "network-bridge", "storage-overlay", "device-nic-bridged"} <= set(described)
     assert set(described["storage-btrfs"]) == {"pool-conf", "volume-conf"}
-
-
-def test_completion_offers_names_prefixes_and_values() -> None:
-    offered = catalog.completions(config.INSTANCE)
-    assert offered["boot.autostart"] == ("true", "false")
-    assert offered["limits.memory.enforce"] == ("hard", "soft")
-    assert offered["user."] == ()
 
 
 def test_importing_loads_nothing_heavy() -> None:

@@ -101,5 +101,4 @@ def test_asking_for_an_undeclared_key_is_a_programming_error() -> None:
 
 
 def test_a_row_that_says_nothing_is_low_level() -> None:
-    assert Key("x", TEXT).low_level
-    assert not Key("x", TEXT, guard=Guard.OPEN).low_level
+    assert Key("x", TEXT).guard is Guard.LOW_LEVEL

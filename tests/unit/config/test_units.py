@@ -68,8 +68,6 @@ def test_disk_rates() -> None:
 def test_sizes_are_formatted_for_people() -> None:
     assert units.format_size(999) == "999B"
     assert units.format_size(1_500_000) == "1.50MB"
-    assert units.format_size_iec(3 * 2**29) == "1.50GiB"
-    assert units.format_size_iec(2**63 - 1, precision=0) == "8EiB"
 
 
 @given(st.integers(0, units.INT64_MAX))

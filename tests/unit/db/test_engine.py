@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll.db import engine
 from atoll.db.engine import Database
-from atoll.domain.errors import BadRequest, Conflict, Internal, Unavailable
+from atoll.domain.errors import BadRequest, Conflict, HostError, Internal, Unavailable
 
 
 @pytest.fixture
@@ -47,6 +49,18 @@ async def test_statements_answer(numbers: Database) -> None:
     assert await stored(numbers) == [11, 12]
 
 
+async def test_no_space_is_the_hosts_fault_and_passes(empty: Database) -> None:
+    """As on a disk that is full, until something on it is removed."""
+    await empty.script(["CREATE TABLE texts (text BLOB)"])
+    with pytest.raises(HostError, match="Failed to update database: database or disk is full"):
+        async with empty.write() as tx:
+            await tx.query("PRAGMA max_page_count = 1000")
+            await tx.insert("INSERT INTO texts VALUES (zeroblob(8000000))")
+    async with empty.write() as tx:
+        await tx.query("PRAGMA max_page_count = 1000000")
+        await tx.insert("INSERT INTO texts VALUES (zeroblob(8000000))")
+
+
 async def test_an_error_undoes_all_and_the_next_one_writes(numbers: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with numbers.write() as tx:
@@ -76,18 +90,27 @@ async def test_a_cancellation_undoes_all_and_the_next_one_writes(numbers: Databa
 
 @pytest.mark.parametrize("cancellations", [1, 3])
 async def test_a_statement_that_is_cancelled_is_ended_before_the_rollback(numbers: Database, cancellations: int) -> None:
-    slow = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300000) SELECT COUNT(*) FROM c"
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(30)
+
+    await numbers._writer.call(numbers._writer.raw.create_function, "wait", 0, wait)
 
     async def work() -> None:
         async with numbers.write() as tx:
             await tx.insert("INSERT INTO numbers (n) VALUES (1)")
-            await tx.query(slow)
+            await tx.query("SELECT wait()")
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.02)
+    await begun.wait()
     for _ in range(cancellations):
         task.cancel()
         await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     await insert(numbers, 2)
@@ -122,6 +145,25 @@ async def test_a_reader_cannot_write(numbers: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         async with numbers.read() as tx:
             await tx.execute("DELETE FROM numbers")
+
+
+async def test_a_reader_that_cannot_be_opened_is_tried_again(numbers: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each who asks, and later it serves."""
+    tried = list[Path]()
+
+    def refuse(path: Path, **_: object) -> sqlite3.Connection:
+        tried.append(path)
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", refuse)
+        for _ in range(engine.READERS + 1):
+            with pytest.raises(sqlite3.OperationalError):
+                await stored(numbers)
+        async with numbers.read():
+            pass
+        assert len(tried) == engine.READERS + 1
+    assert await stored(numbers) == []
 
 
 async def test_readers_come_back_whatever_their_bodies_do(numbers: Database) -> None:
@@ -185,11 +227,11 @@ async def test_statements_of_people(numbers: Database) -> None:
                 await tx.foreign(text)
 
 
-async def test_close_waits_for_what_is_open_and_refuses_what_comes(tmp_path: Path) -> None:
+async def test_close_waits_for_what_is_open_and_refuses_what_comes(tmp_path: Path, until: Any) -> None:
     database = Database(tmp_path / "x.db")
     await database.open()
     await database.script(["CREATE TABLE numbers (n INTEGER)"])
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    begun, reading, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def write() -> None:
         async with database.write() as tx:
@@ -201,12 +243,14 @@ async def test_close_waits_for_what_is_open_and_refuses_what_comes(tmp_path: Pat
     async def read() -> None:
         async with database.read() as tx:
             await tx.query("SELECT n FROM numbers")
+            reading.set()
             await go_on.wait()
             await tx.query("SELECT n FROM numbers")
 
     tasks = [asyncio.create_task(write()), asyncio.create_task(read())]
-    await begun.wait()
+    await asyncio.gather(begun.wait(), reading.wait())
     closing = asyncio.create_task(database.close())
+    await until(lambda: database._closed)
     await asyncio.sleep(0.02)
     assert not closing.done()
     for refused in (database.read, database.write):

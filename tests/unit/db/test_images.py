@@ -124,7 +124,7 @@ async def test_certificates(database: Database) -> None:
             await certificates.find(tx, "c")
         with pytest.raises(Conflict):
             await certificates.create(tx, fingerprint=A, **one, projects=())  # type: ignore[arg-type]
-        with pytest.raises(BadRequest, match="absent"):
+        with pytest.raises(NotFound, match="absent"):
             await certificates.update(tx, number, type="client", name="m", restricted=True, projects=("absent",))
         await certificates.update(tx, number, type="metrics", name="m", restricted=False, projects=())
         changed = await certificates.find(tx, A)

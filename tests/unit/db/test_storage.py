@@ -107,9 +107,8 @@ async def test_networks(database: Database) -> None:
         with pytest.raises(Conflict):
             await networks.create(tx, "default", "br0", "bridge", "", {}, state="Created")
         await networks.update(tx, number, "", {})
-        await networks.set_state(tx, number, "Created")
         await networks.rename(tx, number, "br1")
-        changed = dataclasses.replace(found, name="br1", description="", state="Created", config={})
+        changed = dataclasses.replace(found, name="br1", description="", config={})
         assert await networks.find_all(tx) == await networks.find_all(tx, "default") == [changed]
         assert await networks.find_all(tx, "absent") == []
         await networks.delete(tx, number)

@@ -40,6 +40,12 @@ def test_forms(text: str, seconds: float) -> None:
     assert clock.parse(text) == pytest.approx(seconds)
 
 
+def test_there_is_no_time_that_cannot_be_written() -> None:
+    assert clock.rfc3339(clock.parse("9999-12-31T23:59:59Z")).startswith("9999")
+    with pytest.raises(ValueError, match="9999"):
+        clock.parse("9999-12-31T23:59:59-14:00")
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     try:

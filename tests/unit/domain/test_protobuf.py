@@ -105,7 +105,9 @@ def test_what_is_wrong_is_told(data: bytes, reason: str) -> None:
 
 def test_little_data_does_not_become_many_objects() -> None:
     with pytest.raises(BadRequest, match="too many values"):
-        protobuf.decode(wire.Header, b"\x08\x00" + b"\x22\x00" * 200_000)
+        protobuf.decode(wire.Header, b"\x08\x00" + b"\x22\x00" * (protobuf.MOST_VALUES + 1))
+    with pytest.raises(BadRequest):  # of no field that there is
+        protobuf.decode(wire.Header, b"\x08\x00" + b"\x9d\x06\x00\x00\x00\x00" * (protobuf.MOST_VALUES + 1))
 
 
 def test_depth_is_bounded() -> None:

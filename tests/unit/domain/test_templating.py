@@ -147,10 +147,10 @@ def test_python_cannot_be_seen(expression: str) -> None:
     ],
 )
 def test_a_bomb_ends_soon(source: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(AtollError):
         templating.render(source, {"s": "x" * 1000, "a": ""})
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_the_output_and_the_time_have_limits() -> None:

@@ -6,11 +6,11 @@ import gzip
 import os
 import struct
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zstandard
+from tar_blocks import END, member
 
 from atoll.domain.compression import Algorithm, Compression
 from atoll.domain.errors import AtollError, BadRequest, NotFound, TooLarge
@@ -22,22 +22,10 @@ from atoll.host.archive_tar import Budget
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacking keeps owners, which takes root")
 
-END = bytes(1024)
 INDEX_TEXT = b"name: c1\nbackend: dir\npool: p\nsnapshots: []\ntype: container\n"
 SHIFT = IdMap((IdRange(0, 100_000, 65_536), IdRange(65_536, 3_000_000_000, 10)))
 CAPS_2 = bytes.fromhex("0100000200040000000000000000000000000000")
 ACL_HEADS = struct.pack("<HHI", 1, 6, 2**32 - 1), struct.pack("<HHI", 0x10, 6, 2**32 - 1), struct.pack("<HHI", 0x20, 4, 2**32 - 1)
-
-
-def member(
-    name: str, kind: bytes = tarfile.REGTYPE, *, data: bytes = b"", link: str = "", ids: tuple[int, int] = (0, 0),
-    pax: dict[str, str] | None = None, format: int = tarfile.PAX_FORMAT,
-) -> bytes:  # fmt: skip
-    """A member's raw blocks."""
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname, info.mode = kind, len(data), link, 0o755 if kind == tarfile.DIRTYPE else 0o644
-    info.pax_headers, (info.uid, info.gid) = pax or {}, ids
-    return info.tobuf(format) + data + bytes(-len(data) % 512)
 
 
 def xattr(name: str, key: bytes, value: bytes) -> bytes:
@@ -57,26 +45,6 @@ def write(tmp_path: Path, *parts: bytes) -> Path:
     path = tmp_path / "backup.tar"
     path.write_bytes(b"".join(parts))
     return path
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    folder = tmp_path / "target"
-    (folder / "rootfs").mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    """A file outside that must stay as it is."""
-    path = tmp_path / "canary"
-    path.write_text("untouched")
-    before = path.stat()
-    yield path
-    after = path.lstat()
-    assert (path.read_text(), after.st_mode, after.st_uid, after.st_nlink) == (
-        "untouched", before.st_mode, before.st_uid, before.st_nlink,
-    )  # fmt: skip
 
 
 def tree(top: Path) -> set[str]:

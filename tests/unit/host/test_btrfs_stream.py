@@ -6,6 +6,8 @@ import struct
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atoll.domain.errors import BadRequest
 from atoll.host import btrfs_stream
@@ -105,3 +107,72 @@ def test_what_refers_to_others_or_is_malformed(stream: bytes) -> None:
 def test_what_does_not_begin_as_it_must(stream: bytes) -> None:
     with pytest.raises(BadRequest):
         Beginning().feed(stream)
+
+
+# --- whatever a stranger sends -----------------------------------------------------------------------------------------
+
+uuids = st.sampled_from([OWN, PARENT, UUID(int=5)])
+attributes = st.one_of(
+    st.tuples(st.sampled_from([1, 20]), uuids.map(lambda each: each.bytes)),
+    st.tuples(st.integers(0, 30), st.binary(max_size=20)),
+)
+commands = st.builds(lambda number, told: command(number, *told), st.integers(0, 30), st.lists(attributes, max_size=4))
+streams = st.one_of(
+    st.lists(st.one_of(commands, st.sampled_from([subvolume(), clone(PARENT), WRITE, END])), max_size=5).map(b"".join),
+    st.binary(max_size=60),
+)
+KNOWN = {OWN: OURS, PARENT: BASE}
+
+
+def fed(stream: bytes, piece: int) -> bytes | None:
+    """What goes on to the kernel; None if it is refused."""
+    try:
+        return translated(stream, piece=piece)
+    except BadRequest:
+        return None
+
+
+def named(stream: bytes) -> set[bytes]:
+    """The uuids in all commands of a stream, as the kernel's tools read them."""
+    found, at = set(), len(HEADER)
+    while at + 10 <= len(stream):
+        length, number, _ = struct.unpack_from("<IHI", stream, at)
+        inner, end = at + 10, min(at + 10 + length, len(stream))
+        while number in (1, 2, 16) and inner + 4 <= end:
+            kind, size = struct.unpack_from("<HH", stream, inner)
+            if kind in (1, 20):
+                found.add(stream[inner + 4 : inner + 4 + size])
+            inner += 4 + size
+        at += 10 + length
+    return found
+
+
+@settings(deadline=None)
+@given(streams, st.integers(1, 100))
+def test_no_stream_refers_to_what_is_not_known(stream: bytes, piece: int) -> None:
+    made = fed(HEADER + stream, piece)
+    assert made == fed(HEADER + stream, 100_000), "it matters how the stream is cut"
+    if made is not None:
+        assert named(made) <= {each.bytes for each in KNOWN.values()}
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_damaged_stream_is_refused_or_refers_to_what_is_known(data: st.DataObject) -> None:
+    stream = bytearray(HEADER + snapshot() + WRITE[:60] + clone(PARENT) + END)
+    for _ in range(data.draw(st.integers(1, 4))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    made = fed(bytes(stream), data.draw(st.integers(1, 50)))
+    if made is not None:
+        assert named(made) <= {each.bytes for each in KNOWN.values()}
+
+
+@settings(deadline=None)
+@given(st.one_of(streams.map(lambda rest: HEADER + rest), st.binary(max_size=80)), st.integers(1, 50))
+def test_any_bytes_begin_a_stream_or_are_refused(stream: bytes, piece: int) -> None:
+    beginning = Beginning()
+    try:
+        begun = any(beginning.feed(stream[at : at + piece]) for at in range(0, len(stream), piece))
+    except BadRequest:
+        return
+    assert begun == (beginning.origin is not None)

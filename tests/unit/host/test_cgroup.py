@@ -50,6 +50,8 @@ def test_hybrid_layout(hybrid: cgroup.Layout, tmp_path: Path) -> None:
     assert hybrid.version("io") == 0
     assert not hybrid.is_unified
     assert len(hybrid.roots) == 6
+    v1 = ("pids/g", "freezer/g", "memory/box/g", "cpu,cpuacct/g", "systemd/g")
+    assert hybrid.folders("g") == (f"{tmp_path}/unified/g", [f"{tmp_path}/{folder}" for folder in v1])
 
 
 def test_unified_layout(unified: cgroup.Layout, tmp_path: Path) -> None:
@@ -57,6 +59,7 @@ def test_unified_layout(unified: cgroup.Layout, tmp_path: Path) -> None:
     assert unified.version("memory") == 2
     assert unified.path("memory", "g") == f"{tmp_path}/cg/g"
     assert unified.roots == (f"{tmp_path}/cg",)
+    assert unified.folders("g") == (f"{tmp_path}/cg/g", [])
 
 
 def test_figures_of_v1(hybrid: cgroup.Layout, tmp_path: Path) -> None:
@@ -117,9 +120,12 @@ def test_freezing(hybrid: cgroup.Layout, tmp_path: Path) -> None:
 
 def test_removal_goes_bottom_up(unified: cgroup.Layout, tmp_path: Path) -> None:
     (tmp_path / "cg/g/a/b").mkdir(parents=True)
-    cgroup.remove(unified, "g")
+    (tmp_path / "cg/g/a/in use").touch()
+    assert not cgroup.remove(unified, "g")
+    (tmp_path / "cg/g/a/in use").unlink()
+    assert cgroup.remove(unified, "g")
     assert not cgroup.exists(unified, "g")
-    cgroup.remove(unified, "g")
+    assert cgroup.remove(unified, "g")
 
 
 def test_a_refused_setting_leaves_all_as_it_was(hybrid: cgroup.Layout, tmp_path: Path) -> None:

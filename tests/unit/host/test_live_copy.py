@@ -158,6 +158,7 @@ class Guest:
         self._end = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._write)
+        self._number = 0
         self.pauses: list[float] = []
 
     def __enter__(self) -> Guest:
@@ -169,18 +170,24 @@ class Guest:
         self._thread.join()
 
     def _write(self) -> None:
-        number = 0
         while not self._end.is_set():
-            number += 1
-            with self._lock:
-                os.pwrite(self._files[0], struct.pack("Q", number), 0)
-            with self._lock:
-                os.pwrite(self._files[1], struct.pack("Q", number), 0)
+            self._number += 1
+            for file in self._files:
+                with self._lock:
+                    os.pwrite(file, struct.pack("Q", self._number), 0)
             time.sleep(0.0002)
+
+    async def _writes(self) -> None:
+        """Until it has changed both files once more, however seldom it gets its turn."""
+        number = self._number
+        async with asyncio.timeout(30):
+            while self._number < number + 2:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
 
     @asynccontextmanager
     async def pause(self) -> AsyncIterator[None]:
         """See `trees.Pause`."""
+        await self._writes()
         await asyncio.to_thread(self._lock.acquire)
         start = time.monotonic()
         try:
@@ -195,7 +202,8 @@ def numbers(tree: Path) -> tuple[int, int]:
     return struct.unpack("Q", first)[0], struct.unpack("Q", second)[0]
 
 
-async def test_a_copy_with_a_pause_is_of_one_moment(source: Path, tmp_path: Path) -> None:
+async def test_a_copy_with_a_pause_is_of_one_moment(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "PAUSES", (30.0,))
     for number in range(300):
         (source / f"between{number}").write_text("x" * number)
     with Guest(source) as guest:

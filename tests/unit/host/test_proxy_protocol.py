@@ -79,7 +79,7 @@ async def peel(*pieces: bytes) -> tuple[str, bytes]:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         far.shutdown(socket.SHUT_WR)
-        client = await asyncio.wait_for(peeling, 5)
+        client = await asyncio.wait_for(peeling, 30)
         near.setblocking(True)
         return client, near.recv(1 << 16)
 

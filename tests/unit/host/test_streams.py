@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ async def test_everything_until_the_end(pipe: tuple[int, int]) -> None:
     reading = asyncio.create_task(collect(reader, asyncio.get_running_loop().create_future()))
     await streams.write_all(writer, data)
     os.close(writer)
-    assert await asyncio.wait_for(reading, 5) == data
+    assert await asyncio.wait_for(reading, 30) == data
 
 
 async def test_a_writer_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
@@ -44,7 +46,7 @@ async def test_a_writer_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
     await asyncio.sleep(0.02)
     assert not writing.done()
     reading = asyncio.create_task(collect(reader, asyncio.get_running_loop().create_future()))
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, 30)
     os.close(writer)
     assert len(await reading) == 1 << 20
 
@@ -58,17 +60,17 @@ async def test_what_is_there_is_read_once_the_command_ended_though_the_pipe_stay
     assert not reading.done()
     os.write(writer, b"last")
     ended.set_result(None)
-    assert await asyncio.wait_for(reading, 5) == b"x" * 50_000 + b"last"
+    assert await asyncio.wait_for(reading, 30) == b"x" * 50_000 + b"last"
 
 
-async def test_a_child_that_never_pauses_does_not_hold_us_for_ever() -> None:
+async def test_a_child_that_never_pauses_does_not_hold_us_for_ever(until: Any) -> None:
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     ended.set_result(None)
     reader, writer = streams.pipe()
     child = await asyncio.create_subprocess_exec("yes", stdout=writer)
     os.close(writer)
-    await asyncio.sleep(0.05)
-    assert 0 < len(await asyncio.wait_for(collect(reader, ended), 5)) <= streams.LAST + streams.CHUNK
+    await until(lambda: select.select([reader], [], [], 0)[0])
+    assert 0 < len(await asyncio.wait_for(collect(reader, ended), 30)) <= streams.LAST + streams.CHUNK
     os.close(reader)
     await child.wait()
 
@@ -87,7 +89,7 @@ async def test_a_terminal_ends_with_its_other_side() -> None:
     streams.set_window(master, width=1 << 20, height=-1)
     os.write(slave, b"hello")
     os.close(slave)
-    assert await asyncio.wait_for(collect(master, asyncio.get_running_loop().create_future()), 5) == b"hello"
+    assert await asyncio.wait_for(collect(master, asyncio.get_running_loop().create_future()), 30) == b"hello"
     os.close(master)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from atoll.domain.errors import HostError
 from atoll.drivers.storage.conformance import content
-from atoll.host import trees
+from atoll.host import file_copy, trees
 
 Copy = Callable[[Path, Path], Awaitable[None]]
 
@@ -76,3 +76,9 @@ async def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
     for copy in (trees.copy_still, trees.copy_live):
         with pytest.raises(HostError, match="No such file"):
             await copy(tmp_path / "missing", tmp_path / "target")
+
+
+@pytest.mark.parametrize(("file", "told"), [("/a/x", " (/a/x)"), (None, "")])
+def test_a_failure_names_the_file_where_it_is_known(file: str | None, told: str) -> None:
+    error = OSError(28, "No space left on device", file)
+    assert str(file_copy.failed(Path("/a"), error)) == f"Cannot copy /a: No space left on device{told}"

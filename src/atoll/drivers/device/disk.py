@@ -73,7 +73,7 @@ class DiskDevice:
             except AtollError as error:
                 raise type(error)(f"Device {context.name!r}: {error.message}", hint=error.hint) from error
             if kind is None and _TABLE.flag(context.config, "required"):
-                raise NotFound(f"Missing source path {str(source)!r} for disk {context.name!r}")
+                raise _missing(source, context.name)
             if kind is not None:
                 undo.success()
         return Prepared() if kind is None else Prepared(mounts=(_spec(context, is_file=kind is SourceKind.FILE),))
@@ -82,7 +82,7 @@ class DiskDevice:
         """Nothing is left to do."""
 
     def attached(self, context: DeviceContext) -> Prepared:
-        """A mount at its path; also where a missing source gave none, which does not matter to who unmounts."""
+        """A mount at its path; also where a missing source gave none, which does not matter to whoever unmounts."""
         return Prepared() if is_root(context.config) else Prepared(mounts=(_spec(context, is_file=False),))
 
     async def update(self, context: DeviceContext, old: Mapping[str, str]) -> None:
@@ -93,6 +93,19 @@ class DiskDevice:
         await threads.in_thread(pins.unpin, pin_path(context))
         await threads.in_thread(pins.remove_folder, _seed_path(context))
         return {}
+
+
+async def require_source(name: str, config: Mapping[str, str]) -> None:
+    """NotFound for a path of the host that is `required` and not there: a machine would not start with it."""
+    source = config.get("source", "")
+    if config.get("pool") or not source.startswith("/") or not _TABLE.flag(config, "required"):
+        return
+    if not await threads.in_thread(os.path.exists, source):
+        raise _missing(source, name)
+
+
+def _missing(source: Path | str, name: str) -> NotFound:
+    return NotFound(f"Missing source path {str(source)!r} for disk {name!r}")
 
 
 def is_root(config: Mapping[str, str]) -> bool:

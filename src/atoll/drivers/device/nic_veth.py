@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from atoll.config import devices
 from atoll.config.table import KeyTable
-from atoll.domain import names
+from atoll.domain import macs, names
 from atoll.domain.errors import BadRequest, Conflict, Unsupported
 from atoll.drivers.device import nic_limits
 from atoll.drivers.device.contract import DeviceContext, Prepared
@@ -16,11 +16,6 @@ from atoll.host import iproute, netlink, process
 from atoll.host.iproute import Change
 
 _ROUTE_KEYS = ("ipv4.routes", "ipv4.routes.external", "ipv6.routes", "ipv6.routes.external")
-
-
-def random_hwaddr() -> str:
-    """A MAC of the prefix that LXD and Xen use."""
-    return "00:16:3e:" + os.urandom(3).hex(":")
 
 
 def random_host_name() -> str:
@@ -121,7 +116,7 @@ def _spec(context: DeviceContext, host_name: str) -> NicSpec:
         device=context.name,
         host_name=host_name,
         guest_name=names.interface(guest_name),
-        hwaddr=context.config.get("hwaddr") or context.volatile.get("hwaddr") or random_hwaddr(),
+        hwaddr=context.config.get("hwaddr") or context.volatile.get("hwaddr") or macs.random(),
         mtu=int(context.config.get("mtu") or 0),
     )
 

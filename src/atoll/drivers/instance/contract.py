@@ -378,11 +378,18 @@ class InstanceDriver(Protocol):
         """Mount into the running machine's mount namespace, confined below its root."""
 
     async def detach_mount(self, machine: MachineId, mount: MountSpec) -> None:
-        """Unmount it there; nothing wrong if it is not mounted, or something else is. What is open in it stays open."""
+        """Unmount it there, and let the place go if it is empty; nothing wrong if it is not mounted, or something else is. What
+        is open in it stays open."""
 
     async def lacking(self, wanted: Mapping[MachineId, Plugged]) -> Mapping[MachineId, frozenset[str]]:
         """By machine, of those given that run, the names of the devices that it lacks: a guest that reboots by itself comes up as
         it was launched. One pass over the host; machines that lack nothing are left out."""
+
+    async def surplus(
+        self, wanted: Mapping[MachineId, Plugged], run_dirs: Mapping[MachineId, Path]
+    ) -> Mapping[MachineId, Sequence[NicSpec]]:
+        """The reverse: interfaces that a machine was launched with and has, but should not have any more. They were taken from
+        it, and came back when its guest rebooted by itself. No other interface is ever among them."""
 
     async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
         """A worker on the files of a running machine, seen and touched as its own root does; or, of one that does not run,

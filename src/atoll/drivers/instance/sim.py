@@ -301,6 +301,17 @@ class SimDriver:
                 found[id] = frozenset(device for place, device in places.items() if place not in has)
         return {id: names for id, names in found.items() if names}
 
+    async def surplus(
+        self, wanted: Mapping[MachineId, Plugged], run_dirs: Mapping[MachineId, Path]
+    ) -> Mapping[MachineId, Sequence[NicSpec]]:
+        """By what it was launched with, and has."""
+        found: dict[MachineId, list[NicSpec]] = {}
+        for id, plugged in wanted.items():
+            if id in self._known:
+                kept, launched = {each.host_name for each in plugged.nics}, self._machines[id].launch.nics
+                found[id] = [each for each in self._machines[id].nics if each in launched and each.host_name not in kept]
+        return {id: nics for id, nics in found.items() if nics}
+
     async def open_files(self, machine: MachineId, root: Path | None) -> FileSession:
         """A thread, on the machine's root as the host has it."""
         return await in_thread(sim_files.start, root or self._find(machine).launch.rootfs)

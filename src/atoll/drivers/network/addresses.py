@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from atoll.config.netvalues import AddressRange
 from atoll.domain.errors import Conflict
@@ -47,27 +47,6 @@ def dhcp_ranges(interface: IpInterface, ranges: Sequence[AddressRange]) -> Seque
         return [(entry.first, entry.last) for entry in ranges]
     network = interface.network
     return [(network[2], network[-2])] if network.num_addresses > 4 else []
-
-
-def free_ipv4(
-    interface: ipaddress.IPv4Interface,
-    ranges: Sequence[AddressRange],
-    taken: Collection[IpAddress],
-    *,
-    preferred: IpAddress | None = None,
-) -> ipaddress.IPv4Address:
-    """An address for a NIC that must have one: the preferred (its last lease) if free and in a range, else the lowest free."""
-    occupied = {*taken, interface.ip}
-    spans = dhcp_ranges(interface, ranges)
-    in_range = preferred is not None and any(int(first) <= int(preferred) <= int(last) for first, last in spans)
-    if isinstance(preferred, ipaddress.IPv4Address) and in_range and preferred not in occupied:
-        return preferred
-    for first, last in spans:
-        for number in range(int(first), int(last) + 1):
-            address = ipaddress.IPv4Address(number)
-            if address not in occupied:
-                return address
-    raise Conflict(f"No IPv4 address is left in {interface.network}", hint="widen ipv4.dhcp.ranges or remove instances")
 
 
 def slaac(network: ipaddress.IPv6Network, hwaddr: str) -> ipaddress.IPv6Address:

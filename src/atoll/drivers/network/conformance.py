@@ -156,6 +156,20 @@ async def nics_inherit_from_it(subject: Subject) -> None:
     assert int(inherited["mtu"]) >= 68
 
 
+async def nics_have_addresses_of_the_subnet(subject: Subject) -> None:
+    """What it could not give to a NIC is refused."""
+    nic = {"type": "nic", "network": subject.name}
+    driver = subject.make()
+    for good in ({}, {"ipv4.address": "none", "ipv6.address": "none"}, {"ipv4.address": "10.177.1.20"}):
+        driver.check_nic({**nic, **good})
+    for wrong in ({"ipv4.address": "10.177.99.20"}, {"ipv4.address": "10.177.1.1"}):
+        try:
+            driver.check_nic({**nic, **wrong})
+        except BadRequest:
+            continue
+        raise AssertionError(f"accepted: {wrong}")
+
+
 CHECKS: tuple[Check, ...] = (
     defaults_fill_what_is_left_out,
     validation_refuses_wrong_values,
@@ -166,4 +180,5 @@ CHECKS: tuple[Check, ...] = (
     refused_update_changes_nothing,
     stop_leaves_nothing,
     nics_inherit_from_it,
+    nics_have_addresses_of_the_subnet,
 )

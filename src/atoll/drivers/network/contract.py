@@ -102,5 +102,12 @@ class NetworkDriver(Protocol):
     async def repair(self) -> Sequence[str]:
         """Look whether server processes and firewall rules are as they should be and mend them; a sentence for each repair."""
 
+    @property
+    def names_guests(self) -> bool:
+        """Whether its DNS knows instances by their names: then no two NICs may have one."""
+
     def describe_nic(self, device: Mapping[str, str]) -> Mapping[str, str]:
         """What a NIC device with `network=` this inherits: `nictype`, `parent`, `mtu`."""
+
+    def check_nic(self, device: Mapping[str, str]) -> None:
+        """BadRequest for a NIC device, valid by itself, with an address that it could never get here."""

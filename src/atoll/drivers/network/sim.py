@@ -9,7 +9,7 @@ from atoll.domain.errors import NotFound
 from atoll.drivers.instance.contract import NicState
 from atoll.drivers.network import addresses
 from atoll.drivers.network.bridge import dhcp
-from atoll.drivers.network.bridge.settings import parse
+from atoll.drivers.network.bridge.settings import DnsMode, check_nic, parse
 from atoll.drivers.network.contract import Lease, Network, NetworkState, Reservation
 from atoll.host import dnsmasq, threads
 
@@ -82,9 +82,18 @@ class SimNetwork:
         await threads.in_thread(self._write, ())
         return [f"Restored network {self._settings.name}"]
 
+    @property
+    def names_guests(self) -> bool:
+        """As of a bridge."""
+        return self._settings.dns_mode is not DnsMode.NONE
+
     def describe_nic(self, device: Mapping[str, str]) -> Mapping[str, str]:
         """As of a bridge."""
         return {"nictype": "bridged", "parent": self._settings.name, "mtu": str(self._settings.mtu)}
+
+    def check_nic(self, device: Mapping[str, str]) -> None:
+        """As of a bridge."""
+        check_nic(self._settings, device)
 
     def _write(self, reservations: Sequence[Reservation]) -> None:
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)

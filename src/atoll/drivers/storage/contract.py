@@ -111,11 +111,8 @@ class Capabilities:
     """What a driver can do, as data: services ask these, never a driver's name."""
 
     quotas: bool = False  # sizes are enforced; of a driver's object known from `open` on
-    optimized_images: bool = False
     optimized_backups: bool = False  # `send` and `receive`
-    snapshots_share_data: bool = False
     idmapped: bool = True  # `mount` shifts by itself; False: the instance driver is asked for an idmapped root
-    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,7 @@ Fill = Callable[[Path], Awaitable[None]]
 
 @runtime_checkable
 class Refreshing(Protocol):
-    """What a driver can do besides that brings a copy up to date without looking at each file."""
+    """An additional ability: to bring a copy up to date without looking at each file."""
 
     async def refresh(self, source: VolumeId, target: VolumeId, *, snapshots: Sequence[str] = ()) -> None:
         """Make `target`, an instance's volume that is not mounted, as `source`, another one of the pool, is now; first add
@@ -219,8 +216,8 @@ class StorageDriver(Protocol):
         """Bytes used, of those where the driver knows it cheaply (others are absent from the answer)."""
 
     async def set_size(self, volume: VolumeId, size: int | None) -> None:
-        """Limit what a volume may take, or no more (None), also while it is in use. Unsupported, with the reason, where the pool
-        cannot limit it."""
+        """Limit a volume to `size` bytes, also while it is in use; None takes the limit away. Unsupported, with the reason, where
+        the pool cannot limit it."""
 
     async def audit(self, known: Collection[VolumeId]) -> Sequence[str]:
         """Finish or undo what a kill left: half-made and half-deleted volumes, stale mounts of volumes that no machine
@@ -228,7 +225,7 @@ class StorageDriver(Protocol):
         that is not known is reported, never deleted (it may be recovered)."""
 
     async def inventory(self) -> Sequence[VolumeId]:
-        """All volumes and snapshots that are on disk, whatever the database knows. Their names are as found: who uses them
+        """All volumes and snapshots that are on disk, whatever the database knows. Their names are as found: whoever uses them
         validates them. Called when a lost database is to be recovered."""
 
     async def send(self, volume: VolumeId, target: Path, *, parent: VolumeId | None) -> Sequence[Stream]:

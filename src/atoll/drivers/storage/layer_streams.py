@@ -1,4 +1,4 @@
-"""What a driver can do besides that keeps instances as stacks of layers, and can send these as they are."""
+"""An additional ability of drivers that keep instances as stacks of layers: to send and receive the layers themselves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Settle = Callable[[Path], Awaitable[None]]
 
 
 class LayerArrival(Protocol):
-    """One volume that comes. What no state of it has when the block of `arriving` is left is removed."""
+    """One volume that is being received. Layers that no state of it has at the end of the block of `arriving` are removed."""
 
     async def layer(self, unpack: Unpack, opaque: Sequence[bytes], *, upper: bool) -> str:
         """Our name of a new layer. `upper`: it is the one that the volume itself will write to. BadRequest for paths that are

@@ -1,4 +1,4 @@
-"""Removing large trees: out of sight at once, gone soon."""
+"""Removing large trees in the background, after they were taken out of sight."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class SimStorage(WithoutStreams):
     """See `contract.StorageDriver`. `sizes` is open to tests."""
 
     name = "sim"
-    capabilities = Capabilities(quotas=True, snapshots_share_data=True, idmapped=True)
+    capabilities = Capabilities(quotas=True, idmapped=True)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,4 +1,4 @@
-"""What a driver can do besides whose volumes go to other servers as streams of subvolumes: `btrfs send` and `btrfs receive`."""
+"""An additional ability of storage drivers: volumes as streams of subvolumes (`btrfs send` and `btrfs receive`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Sink = Callable[[bytes], Awaitable[None]]
 
 
 class Receiver(Protocol):
-    """One volume that comes, state by state."""
+    """One volume that is being received, state by state."""
 
     async def receive(self, state: VolumeId, parts: Sequence[Coming]) -> None:
         """Make a snapshot of the volume, or, last, itself; its own subvolume is the first part. The streams are read one after

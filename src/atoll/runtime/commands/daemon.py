@@ -20,7 +20,7 @@ def run(call: Call) -> int:
     """Serve until told to stop; CommandError for an unknown group or without root's rights."""
     if os.geteuid() != 0:
         raise CommandError("This must be run as root")
-    with lean.without_authorities():
+    with lean.imports():
         from atoll.runtime import bootstrap
 
     log_file = call.flags.text("logfile")

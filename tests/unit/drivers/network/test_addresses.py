@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.config.netvalues import AddressRange
 from atoll.domain.errors import Conflict
 from atoll.drivers.network import addresses
 
@@ -37,18 +36,6 @@ def test_ipv6_subnet_is_a_unique_local_64() -> None:
     assert isinstance(found, IPv6Interface)
     assert found.network.prefixlen == 64
     assert found.network.subnet_of(IPv6Network("fd42::/16"))
-
-
-def test_lowest_free_address_or_the_preferred() -> None:
-    bridge = IPv4Interface("10.0.0.1/24")
-    taken = {IPv4Address("10.0.0.2"), IPv4Address("10.0.0.9")}
-    assert str(addresses.free_ipv4(bridge, [], taken)) == "10.0.0.3"
-    assert str(addresses.free_ipv4(bridge, [], taken, preferred=IPv4Address("10.0.0.77"))) == "10.0.0.77"
-    assert str(addresses.free_ipv4(bridge, [], taken, preferred=IPv4Address("10.0.0.9"))) == "10.0.0.3"
-    span = [AddressRange(IPv4Address("10.0.0.100"), IPv4Address("10.0.0.101"))]
-    assert str(addresses.free_ipv4(bridge, span, taken, preferred=IPv4Address("10.0.0.77"))) == "10.0.0.100"
-    with pytest.raises(Conflict):
-        addresses.free_ipv4(bridge, span, {IPv4Address("10.0.0.100"), IPv4Address("10.0.0.101")})
 
 
 def test_slaac_address_follows_from_the_mac() -> None:

@@ -75,6 +75,12 @@ def test_reserved_only_where_dhcp_gives_out() -> None:
     assert dhcp.hosts(stateful, [entry]) == {"p1_c1.eth0": f"{MAC},10.1.2.7,[fd42:1::7]\n"}
 
 
+def test_each_nic_has_a_file_of_its_own_whatever_its_name() -> None:
+    settings = parse("br0", BOTH)
+    found = dhcp.hosts(settings, [Reservation("default", "c1", name, MAC) for name in ("a-b", "a/b", "/../x")])
+    assert set(found) == {"c1.a--b", "c1.a-b", "c1.-..-x"}
+
+
 def test_leases_of_all_kinds_and_none_that_expired() -> None:
     later = int(time.time()) + 600
     given = dnsmasq.Leases(
@@ -127,10 +133,16 @@ def test_an_intact_interface_needs_no_change() -> None:
     wanted = parse("br0", {**BOTH, "ipv4.address": "10.9.9.1/24", "ipv4.routes": "198.51.100.0/24"})
     ours = Route(ip_network("203.0.113.0/24"), 5, 254, 4)
     assert interface.changes(wanted, MAC, {"br0": link}, [strange, ours], None) == [
+        ("route", "del", "203.0.113.0/24", "dev", "br0", "proto", "static"),
         ("address", "add", "10.9.9.1/24", "dev", "br0", "broadcast", "10.9.9.255"),
         ("address", "del", "10.1.2.1/24", "dev", "br0"),
         ("route", "replace", "198.51.100.0/24", "dev", "br0", "proto", "static"),
+    ]
+    # With its last address of a family an interface loses its routes: they have to go before.
+    without = parse("br0", {**BOTH, "ipv4.address": "none", "ipv4.routes": "203.0.113.0/24"})
+    assert interface.changes(without, MAC, {"br0": link}, [strange, ours], None) == [
         ("route", "del", "203.0.113.0/24", "dev", "br0", "proto", "static"),
+        ("address", "del", "10.1.2.1/24", "dev", "br0"),
     ]
 
 

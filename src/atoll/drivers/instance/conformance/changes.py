@@ -104,6 +104,10 @@ class Changes:
         await rig.driver.detach_nic(machine, second)
         await rig.driver.detach_nic(machine, second)
         assert "eth1" not in {nic.name for nic in (await rig.driver.state([machine]))[machine].nics}
+        run_dirs = {machine: rig.launch(machine.name).run_dir}
+        assert await rig.driver.surplus({machine: Plugged([first])}, run_dirs) == {}
+        [back] = (await rig.driver.surplus({machine: Plugged()}, run_dirs))[machine]
+        assert back.host_name == "atcf0"
 
     async def test_files(self, rig: Rig) -> None:
         """As the machine sees them while it runs, in a tree when it does not."""

@@ -11,6 +11,7 @@ import pytest
 
 from atoll.domain.errors import Conflict
 from atoll.drivers.instance.conformance.rig import SECONDS, Rig, calm, read_until, settled, started
+from atoll.drivers.instance.contract import Console, MachineId
 from atoll.host.threads import in_thread
 
 
@@ -21,7 +22,7 @@ class Consoles:
         """It echoes, as terminals do; it is one's at a time, and the next one's when it was let go of."""
         machine = await started(rig)
         for _ in range(2):
-            console = await rig.driver.open_console(machine)
+            console = await self._free(rig, machine)
             try:
                 await console.resize(width=100, height=40)
                 with pytest.raises(Conflict):
@@ -31,7 +32,6 @@ class Consoles:
             finally:
                 console.close()
                 console.close()
-            await asyncio.sleep(0.05)  # until its other side has noticed
 
     async def test_a_console_ends_with_its_machine(self, rig: Rig) -> None:
         """Reading fails then; and nothing of it is left."""
@@ -61,6 +61,17 @@ class Consoles:
         await rig.driver.clear_console_log(launch.log_dir)
         assert not await rig.driver.console_log(launch.log_dir)
         assert await rig.driver.console_log(rig.scratch / "nowhere") is None
+
+    @staticmethod
+    async def _free(rig: Rig, machine: MachineId) -> Console:
+        """The console, as soon as it is seen from its other side that it was let go of."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                return await rig.driver.open_console(machine)
+            except Conflict:
+                assert time.monotonic() < deadline, "it is not free"
+                await asyncio.sleep(0.01)
 
     @staticmethod
     async def _logged(rig: Rig, log_dir: Path) -> bytes:

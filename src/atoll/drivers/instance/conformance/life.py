@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,10 @@ class Life:
         assert set(found) == {machine}
         measures = found[machine]
         assert measures.processes > 0
-        assert sum(measures.cpu_ns.values()) > 0 and {mode for _, mode in measures.cpu_ns} == {"user", "system"}
+        assert {mode for _, mode in measures.cpu_ns} == {"user", "system"}
+        async with asyncio.timeout(SECONDS):  # what it has used is told a moment later
+            while not sum((await rig.driver.measure([machine]))[machine].cpu_ns.values()):
+                await run(rig, machine, "true")
         assert measures.memory.used > 0
         assert "lo" in measures.nics
         await rig.driver.stop(machine, timeout=None)

@@ -12,10 +12,10 @@ import os
 import socket
 from pathlib import Path
 
-from atoll.domain.errors import HostError
+from atoll.domain.errors import Conflict, HostError
 from atoll.drivers.instance.contract import CONSOLE_LOG_BYTES
 from atoll.drivers.instance.lxc.monitor import Machine
-from atoll.host import guest_pty, lxc_command
+from atoll.host import guest_pty, lxc_command, threads
 from atoll.host.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -40,26 +40,29 @@ class Console:
 
     async def resize(self, *, width: int, height: int) -> None:
         """Set the size of the guest's own terminal: that of ours is nothing to the guest."""
-        machine = self._machine
-        if machine.init.fd < 0:
-            return
         try:
-            await in_thread(guest_pty.resize_console, machine.init_pid, machine.init.fd, width=width, height=height)
-        except OSError as error:
-            log.debug("The console of %s cannot be resized: %s", machine.id.key, error)
+            with self._machine.hold_init() as (init_pid, init_fd):
+                await in_thread(guest_pty.resize_console, init_pid, init_fd, width=width, height=height)
+        except (OSError, Conflict) as error:
+            log.debug("The console of %s cannot be resized: %s", self._machine.id.key, error)
 
     def close(self) -> None:
         """Let go: the monitor notices by the socket."""
         if self._fd >= 0:
-            self._link.close()
-            os.close(self._fd)
+            _let_go((self._link, self._fd))
             self._fd = -1
+
+
+def _let_go(held: tuple[socket.socket, int]) -> None:
+    link, fd = held
+    link.close()
+    os.close(fd)
 
 
 async def attach(lxcpath: str, machine: Machine) -> Console:
     """A hold on a machine's console. Conflict while there is another."""
     try:
-        link, fd = await in_thread(lxc_command.open_console, lxcpath, machine.id.key)
+        link, fd = await threads.obtained(_let_go, lxc_command.open_console, lxcpath, machine.id.key)
     except OSError as error:
         raise HostError(f"No console of the instance {machine.id.name!r}: {error}") from error
     return Console(machine, link, fd)

@@ -29,10 +29,9 @@ from atoll.drivers.instance.contract import (
     Resident,
     Subscriber,
 )
-from atoll.drivers.instance.lxc import config, console, features, hotplug, launching, limits, raw, residents, state
-from atoll.drivers.instance.lxc.exec import Command
+from atoll.drivers.instance.lxc import config, console, exec, features, hotplug, launching, limits, raw, residents, state
 from atoll.drivers.instance.lxc.monitor import Machine, Watcher
-from atoll.host import cgroup, file_session, guest_pty, listening, lxc_command, pidfd, process, veth
+from atoll.host import cgroup, file_session, guest_pty, listening, lxc_command, pidfd, process, threads, veth
 from atoll.host.peer import Peer
 from atoll.host.threads import in_thread
 from atoll.host.zygote import Zygote
@@ -42,6 +41,7 @@ log = logging.getLogger(__name__)
 _START_SECONDS = 120.0
 _KILL_SECONDS = 20.0
 _ADOPT_SECONDS = 3.0
+_LEAVING_SECONDS = 1.0
 
 _START_ENVIRONMENT = {"PATH": "/usr/sbin:/sbin"}
 """Where liblxc finds newuidmap and newgidmap it runs them in shells, which is 10 ms of a start; root needs neither."""
@@ -96,7 +96,8 @@ class LxcDriver:
     # Life ------------------------------------------------------------------------------------------------------------------
 
     async def adopt(self, candidates: Sequence[MachineId], run_dirs: Mapping[MachineId, Path]) -> set[MachineId]:
-        """Ask each candidate's command socket; a machine between two inits is asked again for a while."""
+        """Ask each candidate's command socket; a machine between two inits is asked again for a while. One that gets none is
+        ended: the start that it is from was cut off, or its monitor waits for ever for a process that was killed."""
         waiting = [id for id in candidates if id not in self._watcher.machines]
         deadline = time.monotonic() + _ADOPT_SECONDS
         while waiting:
@@ -107,6 +108,7 @@ class LxcDriver:
             if not waiting or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.05)
+        await asyncio.gather(*(self._clear(id, _ADOPT_SECONDS) for id in waiting))
         adopted = {id for id in candidates if id in self._watcher.machines}
         if adopted:
             self._warm()
@@ -143,7 +145,7 @@ class LxcDriver:
                 said = await in_thread(launching.tail, launch, done.stderr)
                 raise HostError(f"Starting the instance {launch.id.name!r} failed: {said}")
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._clear(launch.id)))
+            await asyncio.shield(asyncio.ensure_future(self._clear(launch.id, _KILL_SECONDS)))
             raise
         machine = self._watcher.track(launch.id, *found)
         machine.may_reboot = launch.autostart_reboot
@@ -157,10 +159,19 @@ class LxcDriver:
         self._remove_groups(launch.id)
         return path
 
-    async def _clear(self, id: MachineId) -> None:
-        """End whatever of a machine came up in a start that failed."""
-        deadline = time.monotonic() + _KILL_SECONDS
-        while time.monotonic() < deadline and await in_thread(lxc_command.has_monitor, self._lxcpath, id.key):
+    async def _clear(self, id: MachineId, seconds: float) -> None:
+        """End whatever of a machine came up in a start that failed, also a monitor that does not end by itself."""
+        if not await self._ends(id, seconds):
+            await in_thread(self._kill_monitor, id)
+            await self._ends(id, seconds)
+        await in_thread(self._remove_groups, id)
+
+    async def _ends(self, id: MachineId, seconds: float) -> bool:
+        """Kill its init as soon as there is one. Whether the monitor has ended in that time."""
+        deadline = time.monotonic() + seconds
+        while await in_thread(lxc_command.has_monitor, self._lxcpath, id.key):
+            if time.monotonic() > deadline:
+                return False
             found = await in_thread(lxc_command.find, self._lxcpath, id.key)
             if found is not None:
                 pidfd.send(found.init_fd, signal.SIGKILL)
@@ -168,7 +179,15 @@ class LxcDriver:
                 os.close(found.monitor_fd)
                 await in_thread(self._thaw_blocking, id)
             await asyncio.sleep(0.02)
-        await in_thread(self._remove_groups, id)
+        return True
+
+    def _kill_monitor(self, id: MachineId) -> None:
+        """What it has begun of its machine dies with it."""
+        monitor = lxc_command.open_monitor(self._lxcpath, id.key)
+        if monitor is not None:
+            log.warning("The monitor of a machine that did not come up is killed", extra={"machine": id.key})
+            pidfd.send(monitor, signal.SIGKILL)
+            os.close(monitor)
 
     async def stop(self, machine: MachineId, *, timeout: float | None) -> None:
         """Kill init, or ask it to shut down; then wait for the monitor."""
@@ -264,13 +283,14 @@ class LxcDriver:
     async def open_files(self, machine: MachineId, root: Path | None) -> file_session.FileSession:
         """In a worker of the zygote."""
         if root is not None:
-            place = await in_thread(os.open, root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            place = await threads.obtained(os.close, os.open, root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 return await file_session.start(self._zygote, place)
             finally:
                 os.close(place)
         found = self._running(machine)
-        session = await file_session.start(self._zygote, found.init.fd, init=found.init_pid)
+        with found.hold_init() as (init_pid, init_fd):
+            session = await file_session.start(self._zygote, init_fd, init=init_pid)
         session.kill_when(found.gone)
         return session
 
@@ -280,29 +300,12 @@ class LxcDriver:
 
     # Inside ----------------------------------------------------------------------------------------------------------------
 
-    async def exec(self, machine: MachineId, spec: ExecSpec) -> Command:
+    async def exec(self, machine: MachineId, spec: ExecSpec) -> exec.Command:
         """By liblxc's attach, in a worker of the zygote."""
         found = self._running(machine)
         if not spec.command:
             raise HostError("No command to run")
-        arguments = {
-            "lxcpath": self._lxcpath,
-            "name": machine.key,
-            "init": found.init_pid,
-            "command": list(spec.command),
-            "environment": {"container": "lxc", **spec.environment},
-            "user": spec.user,
-            "group": spec.group,
-            "cwd": spec.cwd,
-        }
-        fds = (spec.stdin, spec.stdout, spec.stderr, found.init.fd)
-        try:
-            process = await self._zygote.execute(arguments, fds)
-        except HostError as error:
-            if pidfd.is_gone(found.init.fd):
-                raise Conflict("Instance is not running") from error
-            raise
-        return Command(process, terminal=spec.terminal)
+        return await exec.start(self._zygote, found, spec, lxcpath=self._lxcpath, host=self._host)
 
     async def open_terminal(self, machine: MachineId, *, user: int, group: int) -> tuple[int, int]:
         """From the guest's devpts."""
@@ -314,7 +317,7 @@ class LxcDriver:
             return guest_pty.open(found.init_pid, user=uid, group=gid)
 
         try:
-            return await in_thread(work)
+            return await threads.obtained(_close, work)
         except (OSError, KeyError) as error:
             raise HostError(f"No terminal in the instance {machine.name!r}: {error}") from error
 
@@ -365,7 +368,8 @@ class LxcDriver:
     async def attach_nic(self, machine: MachineId, nic: NicSpec, *, userns_root: int) -> None:
         """A new pair, its inner end in the machine's namespace from the first moment."""
         found = self._running(machine)
-        await in_thread(hotplug.attach_nic, found.init_pid, found.init.fd, nic)
+        with found.hold_init() as (init_pid, init_fd):
+            await in_thread(hotplug.attach_nic, init_pid, init_fd, nic)
 
     async def detach_nic(self, machine: MachineId, nic: NicSpec) -> None:
         """Delete the pair by its outer end."""
@@ -386,6 +390,18 @@ class LxcDriver:
         looks = [(id, machines[id].init_pid, plugged) for id, plugged in wanted.items() if id in machines]
         return await in_thread(hotplug.lacking, looks) if looks else {}
 
+    async def surplus(
+        self, wanted: Mapping[MachineId, Plugged], run_dirs: Mapping[MachineId, Path]
+    ) -> Mapping[MachineId, Sequence[NicSpec]]:
+        """By the notes of their launches."""
+        found = ((self._watcher.machines.get(id), plugged) for id, plugged in wanted.items())
+        looks = [
+            (each.id, each.links, plugged, run_dirs[each.id])
+            for each, plugged in found
+            if each is not None and each.links is not None
+        ]
+        return await in_thread(hotplug.surplus, looks) if looks else {}
+
     # Helpers ---------------------------------------------------------------------------------------------------------------
 
     def _running(self, id: MachineId) -> Machine:
@@ -395,8 +411,16 @@ class LxcDriver:
         return found
 
     def _remove_groups(self, id: MachineId) -> None:
+        """Those of a machine that has ended. The zygote's workers of last commands may be in them, which end by themselves; but
+        not where the guest froze them."""
         for group in (self._host.payload(id.key), self._host.monitor(id.key)):
-            cgroup.remove(self._host.layout, group)
+            if killed := cgroup.clear(self._host.layout, group, seconds=_LEAVING_SECONDS):
+                log.warning("What stayed in a machine's group was killed", extra={"group": group, "processes": killed})
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _remove_empty(host: config.Host) -> None:

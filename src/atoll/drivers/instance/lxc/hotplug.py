@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atoll.domain.errors import Conflict, HostError
 from atoll.drivers.instance.contract import MachineId, MountSpec, NicSpec, Plugged
+from atoll.drivers.instance.lxc import launching
 from atoll.drivers.instance.lxc.monitor import Machine
 from atoll.host import netlink, netns, pidfd, veth
 from atoll.host.mount import Entry, parse_mountinfo
@@ -35,20 +36,22 @@ def attach_nic(init_pid: int, init_fd: int, nic: NicSpec) -> None:
 
 async def attach_mount(zygote: Zygote, machine: Machine, mount: MountSpec) -> None:
     """In a worker; the target is looked up below the guest's root only."""
-    init_pid, init_fd = machine.init_pid, machine.init.fd
-    arguments = {
-        "source": mount.source,
-        "target": mount.target,
-        "options": list(mount.options),
-        "is_file": mount.is_file,
-        "foreign": await in_thread(_has_own_users, init_pid, init_fd),
-    }
-    await zygote.call("mount", arguments, [init_fd])
+    with machine.hold_init() as (init_pid, init_fd):
+        arguments = {
+            "source": mount.source,
+            "target": mount.target,
+            "options": list(mount.options),
+            "is_file": mount.is_file,
+            "foreign": await in_thread(_has_own_users, init_pid, init_fd),
+        }
+        await zygote.call("mount", arguments, [init_fd])
 
 
 async def detach_mount(zygote: Zygote, machine: Machine, mount: MountSpec) -> None:
     """In a worker; nothing wrong if nothing is mounted there."""
-    await zygote.call("unmount", {"source": mount.source, "target": mount.target}, [machine.init.fd])
+    with machine.hold_init() as (init_pid, init_fd):
+        foreign = await in_thread(_has_own_users, init_pid, init_fd)
+        await zygote.call("unmount", {"source": mount.source, "target": mount.target, "foreign": foreign}, [init_fd])
 
 
 def lacking(looks: Sequence[tuple[MachineId, int, Plugged]]) -> dict[MachineId, frozenset[str]]:
@@ -65,6 +68,23 @@ def lacking(looks: Sequence[tuple[MachineId, int, Plugged]]) -> dict[MachineId, 
         names |= {nic.device for nic in plugged.nics if not netlink.exists(nic.host_name)}
         if names:
             found[id] = frozenset(names)
+    return found
+
+
+def surplus(looks: Sequence[tuple[MachineId, netns.Watch, Plugged, Path]]) -> dict[MachineId, list[NicSpec]]:
+    """What each machine, by a watch of its links, has of its launch and should not have any more. Blocks.
+
+    What an interface is called is not enough: another machine may have one of that name by now. Both ends have to name each
+    other.
+    """
+    outside = netlink.links()
+    found = {}
+    for id, links, plugged, run_dir in looks:
+        kept = {nic.host_name for nic in plugged.nics}
+        there = [outside[name] for name in launching.launched_nics(run_dir) if name in outside and name not in kept]
+        ends = {(link.index, link.peer) for link in links.links().values()} if there else set()
+        if back := [NicSpec("", link.name, "", link.hwaddr) for link in there if (link.peer, link.index) in ends]:
+            found[id] = back
     return found
 
 

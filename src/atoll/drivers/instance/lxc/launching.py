@@ -13,6 +13,7 @@ from atoll.host import cgroup
 
 _HOME = "/var/lib/atoll"
 _LOG_TAIL = 2000
+_NICS = "nics"
 
 
 def look_at_host(lxcpath: str) -> config.Host:
@@ -38,12 +39,21 @@ def write_files(launch: Launch, host: config.Host) -> Path:
     _write(policy, rules)
     path = launch.run_dir / "lxc.conf"
     _write(path, text)
+    _write(launch.run_dir / _NICS, "".join(f"{nic.host_name}\n" for nic in launch.nics))
     for name in ("lxc.log", console.LOG):
         old = launch.log_dir / name
         if old.exists():
             old.replace(old.with_suffix(".log.old"))
     console.clear(launch.log_dir)
     return path
+
+
+def launched_nics(run_dir: Path) -> list[str]:
+    """What the interfaces of a machine's launch are called on the host: those that it gets each time its guest reboots."""
+    try:
+        return (run_dir / _NICS).read_text().split()
+    except FileNotFoundError:
+        return []  # its launch was an older daemon's
 
 
 def tail(launch: Launch, said: bytes) -> str:

@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from atoll.domain.errors import Conflict
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import MachineEvent, MachineEventKind, MachineId, Subscriber
 from atoll.host import lxc_command, netns, peer, pidfd
@@ -46,6 +47,18 @@ class Machine:
     def has_init(self) -> bool:
         """Whether its init is alive, and so `init_pid` and `namespace` are its own."""
         return self.init.fd >= 0 and not pidfd.is_gone(self.init.fd)
+
+    @contextlib.contextmanager
+    def hold_init(self) -> Iterator[tuple[int, int]]:
+        """(process id, pidfd) of its init, which stay those of that process for as long as the block lasts: `init` may be closed
+        meanwhile, and its number another file's. Conflict for a machine that has ended."""
+        if self.init.fd < 0:
+            raise Conflict(f"The instance {self.id.name!r} is not running")
+        handle = os.dup(self.init.fd)
+        try:
+            yield self.init_pid, handle
+        finally:
+            os.close(handle)
 
     def kill_init(self) -> None:
         """End it at once, also if it is just about to come up again."""

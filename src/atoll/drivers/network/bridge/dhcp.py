@@ -79,8 +79,8 @@ def hosts(settings: Settings, reservations: Iterable[Reservation]) -> dict[str, 
     return {
         file_name(entry): dnsmasq.host_line(
             entry.hwaddr,
-            ipv4=entry.ipv4 if _gives_out(settings.v4) else "",
-            ipv6=entry.ipv6 if _gives_out(settings.v6) else "",
+            ipv4=entry.ipv4 if settings.v4.reserves else "",
+            ipv6=entry.ipv6 if settings.v6.reserves else "",
             hostname=entry.hostname if names else "",
         )
         for entry in reservations
@@ -89,12 +89,9 @@ def hosts(settings: Settings, reservations: Iterable[Reservation]) -> dict[str, 
 
 
 def file_name(reservation: Reservation) -> str:
-    """The hosts file of a NIC."""
-    return f"{MachineId(reservation.project, reservation.instance).key}.{reservation.device}"
-
-
-def _gives_out(family: IpSettings) -> bool:
-    return family.interface is not None and family.dhcp and family.stateful
+    """The hosts file of a NIC, in LXD's way of writing a name with slashes as one segment of a path."""
+    device = reservation.device.replace("-", "--").replace("/", "-")
+    return f"{MachineId(reservation.project, reservation.instance).key}.{device}"
 
 
 def leases(settings: Settings, given: dnsmasq.Leases, reservations: Sequence[Reservation]) -> list[Lease]:

@@ -9,7 +9,7 @@ from atoll.domain.errors import AtollError
 from atoll.domain.undo import Reverter
 from atoll.drivers.network import addresses, links
 from atoll.drivers.network.bridge import dhcp, firewall, interface, release
-from atoll.drivers.network.bridge.settings import Settings, parse
+from atoll.drivers.network.bridge.settings import DnsMode, Settings, check_nic, parse
 from atoll.drivers.network.contract import Lease, Network, NetworkState, Reservation
 from atoll.host import netlink, nftables, sysctl, threads
 from atoll.host.dnsmasq import Dnsmasq
@@ -98,9 +98,18 @@ class BridgeDriver:
             done.append(f"Restarted the DHCP and DNS server of network {name}")
         return done
 
+    @property
+    def names_guests(self) -> bool:
+        """Unless DNS is off."""
+        return self._settings.dns_mode is not DnsMode.NONE
+
     def describe_nic(self, device: Mapping[str, str]) -> Mapping[str, str]:
         """What NICs inherit."""
         return {"nictype": "bridged", "parent": self._settings.name, "mtu": str(self._settings.mtu)}
+
+    def check_nic(self, device: Mapping[str, str]) -> None:
+        """It has to be able to get its address."""
+        check_nic(self._settings, device)
 
     async def _change(self, old: Settings, new: Settings, reservations: Iterable[Reservation]) -> None:
         await interface.ensure(new, self._folder, old)

@@ -98,7 +98,9 @@ def changes(
 ) -> list[Change]:
     """What is to be changed of the bridge as it was found; an empty list for an intact one. Pure."""
     present = found[settings.name]
-    steps: list[Change] = []
+    # First what goes: with an interface's last address of a family the kernel removes its routes, and a second time is an error.
+    static = [route for route in routes if route.link == present.index and route.protocol == rtnetlink.PROTOCOL_STATIC]
+    steps = [step for family in settings.families for step in _route_removals(settings.name, family, static)]
     if present.hwaddr != address:
         steps.append(("link", "set", "dev", settings.name, "address", address))
     if present.mtu != settings.mtu:
@@ -107,7 +109,7 @@ def changes(
     if not present.up:
         steps.append(("link", "set", "dev", settings.name, "up"))
     for family in settings.families:
-        steps += _route_changes(settings.name, family, present, routes)
+        steps += _route_additions(settings.name, family, static)
     return steps + _external_changes(settings, present, found, previous)
 
 
@@ -128,25 +130,22 @@ def _address_changes(settings: Settings, present: Link) -> list[Change]:
     return added + gone
 
 
-def _route_changes(name: str, family: IpSettings, present: Link, routes: Iterable[Route]) -> list[Change]:
+def _routes_wanted(family: IpSettings) -> set[rtnetlink.IpNetwork]:
+    return set(family.routes) if family.interface else set()
+
+
+def _route_removals(name: str, family: IpSettings, static: Iterable[Route]) -> list[Change]:
     """Routes of the network are of protocol `static`; those of NICs (`boot`) and of other people are let be."""
-    have = {
-        route.destination
-        for route in routes
-        if route.link == present.index
-        and route.protocol == rtnetlink.PROTOCOL_STATIC
-        and route.destination.version == family.version
-    }
-    wanted = set(family.routes) if family.interface else set()
-    added: list[Change] = [
-        ("route", "replace", str(network), "dev", name, "proto", "static")
-        for network in family.routes
-        if network in wanted - have
+    have = {route.destination for route in static if route.destination.version == family.version}
+    return [
+        ("route", "del", str(network), "dev", name, "proto", "static")
+        for network in sorted(have - _routes_wanted(family), key=str)
     ]
-    gone: list[Change] = [
-        ("route", "del", str(network), "dev", name, "proto", "static") for network in sorted(have - wanted, key=str)
-    ]
-    return added + gone
+
+
+def _route_additions(name: str, family: IpSettings, static: Iterable[Route]) -> list[Change]:
+    missing = _routes_wanted(family) - {route.destination for route in static}
+    return [("route", "replace", str(network), "dev", name, "proto", "static") for network in family.routes if network in missing]
 
 
 def _external_changes(settings: Settings, present: Link, found: Mapping[str, Link], previous: Settings | None) -> list[Change]:

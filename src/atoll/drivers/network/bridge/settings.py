@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 
 from atoll.config import network as config_table
 from atoll.config.netvalues import AddressRange
+from atoll.config.values import parse_bool
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.drivers.network.addresses import IpAddress, IpInterface, IpNetwork
 
@@ -50,6 +52,11 @@ class IpSettings:
     nat_after: bool
     routes: tuple[IpNetwork, ...]
     routing: bool
+
+    @property
+    def reserves(self) -> bool:
+        """Whether DHCP gives a NIC the address that it is to have."""
+        return self.interface is not None and self.dhcp and self.stateful
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,30 @@ def _check(settings: Settings) -> None:
     smallest = 1280 if settings.v6.interface else 68
     if settings.mtu < smallest:
         raise BadRequest(f"Network option 'bridge.mtu' must be at least {smallest} for this network")
+
+
+def check_nic(settings: Settings, device: Mapping[str, str]) -> None:
+    """BadRequest for an address that a NIC of this network, whose keys are valid by themselves, could never get. Where DHCP is
+    off it may have one that it is held to: the guest sets that itself."""
+    for family in settings.families:
+        text = device.get(f"ipv{family.version}.address") or "none"
+        is_held = parse_bool(device.get(f"security.ipv{family.version}_filtering") or "false")
+        if text != "none" and (family.reserves or not is_held):
+            _check_address(settings.name, family, text)
+
+
+def _check_address(network: str, family: IpSettings, text: str) -> None:
+    if family.interface is None or not family.reserves:
+        version = f"ipv{family.version}"
+        what = "DHCP is" if family.version == 4 else 'DHCP or "ipv6.dhcp.stateful" are'
+        unless = f"(unless using security.{version}_filtering)"
+        raise BadRequest(f'Cannot specify "{version}.address" when {what} disabled {unless} on network "{network}"')
+    address = ip_address(text)
+    if address not in family.interface.network:
+        hint = f"which is {family.interface.network}"
+        raise BadRequest(f'Device IP address "{address}" not within network "{network}" subnet', hint=hint)
+    if address == family.interface.ip:
+        raise BadRequest(f'IP address "{address}" is assigned to parent managed network device "{network}"')
 
 
 def _check_ranges(family: IpSettings) -> None:

@@ -35,7 +35,7 @@ class BtrfsDriver:
     """See `contract.StorageDriver`, `contract.AdjustablePool` and `contract.Refreshing`."""
 
     name = "btrfs"
-    capabilities = Capabilities(quotas=True, optimized_backups=True, snapshots_share_data=True, idmapped=False)
+    capabilities = Capabilities(quotas=True, optimized_backups=True, idmapped=False)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -137,7 +137,8 @@ def _take_place(place: Path, *, ours: bool) -> bool:
                 raise BadRequest(f"Requested Btrfs subvolume '{place}' exists but is not empty")
         return False
     if disk.filesystem(disk.existing_parent(place)) != "btrfs":
-        raise BadRequest(f"Provided path '{place}' does not reside on a btrfs file system")
+        hint = None if os.path.lexists(place) else "nothing is there: a device has to be, and a folder is made on btrfs alone"
+        raise BadRequest(f"Provided path '{place}' does not reside on a btrfs file system", hint=hint)
     if ours and place.is_dir():
         place.rmdir()
     elif os.path.lexists(place):

@@ -111,7 +111,7 @@ def only_subvolume(target: Path) -> Path:
 
 
 def forget_names(subvolume: int | Path) -> None:
-    """Remove from a subvolume what it was called by who sent it. Streams can bring the attribute along: only what we have written
+    """Remove the attribute that says what its sender called a subvolume. A stream can bring one along: only what we have written
     there ourselves may count."""
     try:
         os.removexattr(subvolume, NAMES_ATTRIBUTE)

@@ -31,7 +31,7 @@ class OverlayDriver(WithoutStreams):
     """See `contract.StorageDriver`."""
 
     name = "overlay"
-    capabilities = Capabilities(snapshots_share_data=True, idmapped=True)
+    capabilities = Capabilities(idmapped=True)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from atoll.domain.errors import AtollError
@@ -17,6 +20,7 @@ from atoll.host import confined, disk, mount, threads, userns
 NEEDED = (5, 19)
 """The first kernel whose overlayfs works on idmapped layers."""
 
+_PREFIX = ".atoll-probe-"
 _MAP = IdMap.plain(1_000_000, 65536)
 
 
@@ -40,12 +44,31 @@ async def reason_against(root: Path) -> str | None:
 
 
 def _try(parent: Path, namespace: int) -> str | None:
-    folder = Path(tempfile.mkdtemp(prefix=".atoll-probe-", dir=parent))
+    """One at a time there; what is there already was left by a kill."""
+    with _locked(parent):
+        for left in parent.glob(f"{_PREFIX}*"):
+            _remove(left)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        try:
+            return _try_in(folder, namespace)
+        finally:
+            _remove(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A lock that ends with its holder. The kernel keeps no file of it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _try_in(folder, namespace)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        mount.unmount_below(folder)
-        confined.remove_tree(folder)
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    mount.unmount_below(folder)
+    confined.remove_tree(folder)
 
 
 def _try_in(folder: Path, namespace: int) -> str | None:
