@@ -15,6 +15,7 @@ import json
 import shutil
 import socket
 import ssl
+import sys
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ from atoll.host import x509 as host_x509
 from atoll.host.tls import ServerTls
 from atoll.host.x509 import ServerFiles
 from atoll.runtime.assembly import Daemon
+from atoll.services import operations
 from atoll.services.certificates import CertificateService
 from atoll.services.events import EventHub, EventType
 from atoll.services.operations import OperationRegistry
@@ -60,6 +62,9 @@ from atoll.services.server import ServerInfo, StorageInfo
 from atoll.services.settings import SettingsService
 from atoll.services.trust import TrustStore
 from atoll.services.trust_tokens import TrustTokens
+
+# What tests here and in images/ share and import by name.
+sys.path[:0] = [str(Path(__file__).parent / "images"), str(Path(__file__).parent)]
 
 POOL, NETWORK = "pool", "net0"
 FINAL = {"Success", "Failure", "Cancelled"}
@@ -179,6 +184,12 @@ def tiny_image(description: str = "tiny") -> bytes:
         folder.type, folder.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(folder)
     return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def kept_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test may ask for an operation long after its end."""
+    monkeypatch.setattr(operations, "KEEP_SECONDS", 300.0)
 
 
 @pytest.fixture

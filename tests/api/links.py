@@ -9,7 +9,7 @@ import aiohttp
 from atoll.domain import protobuf
 from atoll.domain.migration_header import Control
 
-SECONDS = 10
+SECONDS = 30
 Links = dict[str, aiohttp.ClientWebSocketResponse]
 
 

@@ -181,7 +181,7 @@ async def test_events_are_of_the_own_projects(world: Any) -> None:
     await world.do("PATCH", "/1.0/instances/mine?project=blue", {"config": {"user.x": "the last"}})
     for socket in heard:
         while True:
-            message = (await asyncio.wait_for(socket.receive(), 5)).data
+            message = (await asyncio.wait_for(socket.receive(), 30)).data
             assert CANARY not in message
             assert json.loads(message)["project"] == "blue"
             if "instance-updated" in message:

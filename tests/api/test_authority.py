@@ -125,9 +125,12 @@ def _another_key() -> Any:
 
 async def test_no_entry_helps_who_is_not_signed(server: Any, authority: Any, make_certificate: Any) -> None:
     foreign, expired = make_certificate(), make_certificate(signer=authority, days=(-3, -1))
-    for identity in (foreign, expired):
-        assert (await (await server.unix())("POST", CERTIFICATES, {"certificate": identity.base64})).status == 201
-        assert await auth(await server.https(identity)) == "untrusted"
+    admin = await server.unix()
+    assert (await admin("POST", CERTIFICATES, {"certificate": foreign.base64})).status == 201
+    assert await auth(await server.https(foreign)) == "untrusted"
+    answer = await admin("PATCH", f"{CERTIFICATES}/{foreign.fingerprint}", {"certificate": expired.base64})
+    assert answer.status == 200
+    assert await auth(await server.https(expired)) == "untrusted"
 
 
 async def test_the_authority_is_asked_once_about_each(

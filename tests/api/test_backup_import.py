@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import archives
 import pytest
+from archives import SHIFT, info
 
-from atoll.domain import yaml_text
 from atoll.domain.caller import Caller, Protocol
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
-from atoll.services.instances import backup_yaml
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacking keeps owners, which takes root")
 
-OCTETS = {"Content-Type": "application/octet-stream"}
-SHIFT = json.dumps([{"Isuid": True, "Isgid": True, "Hostid": 100_000, "Nsid": 0, "Maprange": 65_536}])
 UUID = "4ead3a8f-727b-4966-9b37-06ac84f76cbe"
 ENTRY: dict[str, Any] = {
     "architecture": "x86_64",
@@ -53,48 +49,22 @@ INDEX: dict[str, Any] = {
 
 def archive(index: Any = INDEX, *, without: Sequence[str] = (), more: Sequence[tarfile.TarInfo] = ()) -> bytes:
     """A backup as LXD makes it: files of the instance have shifted ids."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        text = index if isinstance(index, bytes) else yaml_text.dump(index)
-        if "index" not in without:
-            tar.addfile(_info("backup/index.yaml", len(text)), io.BytesIO(text))
-        for folder, ids in (("backup/snapshots/s0", 0), ("backup/container", 100_000)):
-            if folder in without:
-                continue
-            tar.addfile(_info(f"{folder}/rootfs", kind=tarfile.DIRTYPE, ids=ids))
-            tar.addfile(_info(f"{folder}/rootfs/of-{folder[7:16]}", 4, ids=ids), io.BytesIO(b"data"))
-        for info in more:
-            tar.addfile(info)
-    return file.getvalue()
-
-
-def _info(name: str, size: int = 0, *, kind: bytes = tarfile.REGTYPE, ids: int = 0, link: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.type, info.uid, info.gid, info.mode, info.linkname = size, kind, ids, ids, 0o755, link
-    return info
+    entries: list[archives.Entry] = []
+    for folder, ids in (("backup/snapshots/s0", 0), ("backup/container", 100_000)):
+        if folder not in without:
+            entries.append((info(f"{folder}/rootfs", kind=tarfile.DIRTYPE, ids=ids), b""))
+            entries.append((info(f"{folder}/rootfs/of-{folder[7:16]}", 4, ids=ids), b"data"))
+    return archives.backup(None if "index" in without else index, [*entries, *((each, b"") for each in more)])
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The index with another value at a path."""
-    tree = copy.deepcopy(INDEX)
-    parent: Any = tree
-    *above, last = [int(part) if part.isdecimal() else part for part in path.split("|")]
-    for key in above:
-        parent = parent[key]
-    parent[last] = value
-    return tree
+    return archives.with_value(INDEX, path, value)
 
 
 async def send(app: Any, data: bytes, *, query: str = "", headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
     """(status, operation as it ended or error's text) of an import."""
-    url = f"/1.0/instances{query}"
-    async with app.session.post(url, data=data, headers={**OCTETS, **(headers or {})}) as answer:
-        content = json.loads(await answer.read())
-    if answer.status != 202:
-        return answer.status, content["error"]
-    assert content["metadata"]["description"] == "Restoring backup"
-    ended = await app.ended(content)
-    return (400 if ended["err"] else 200), ended["err"] or ended
+    return await archives.send(app, f"/1.0/instances{query}", data, headers, kind="Restoring backup")
 
 
 async def assert_nothing_left(app: Any, *instances: str) -> None:
@@ -142,6 +112,29 @@ async def test_another_name_and_another_identity(app: Any) -> None:
     assert status == 200 and (await app.get("/1.0/instances/c2"))["config"]["volatile.uuid"] != UUID
     assert await send(app, archive()) == (409, "Instance 'c1' already exists")
     await assert_nothing_left(app, "c1", "c2")
+
+
+async def test_addresses_are_those_of_before_and_of_one_instance_alone(app: Any) -> None:
+    """Its networks are told of them at once. Of another one made of the same backup, a restore brings none of the first one's."""
+    await app.do("POST", "/1.0/networks", {"name": "atolltest0", "config": {"ipv4.address": "10.7.7.1/24"}})
+    nic = {"type": "nic", "network": "atolltest0"}
+    address = {"volatile.eth0.hwaddr": "00:16:3e:01:02:03", "volatile.uuid": UUID}
+    now = {**ENTRY, "config": address, "devices": {"eth0": {**nic, "ipv4.address": "10.7.7.7"}}}
+    then = {**now, "name": "s0", "config": {**address, "volatile.eth1.hwaddr": "00:16:3e:01:02:04"}}
+    then["devices"] = {"eth0": nic, "eth1": {**nic, "vlan": "5"}}
+    index = {**INDEX, "config": {**CONFIG, "container": now, "snapshots": [then]}}
+    await send(app, archive(index))
+    leases = {lease["address"]: lease["hwaddr"] for lease in await app.get("/1.0/networks/atolltest0/leases")}
+    assert leases["10.7.7.7"] == "00:16:3e:01:02:03"
+    await app.do("PUT", "/1.0/instances/c1", {"restore": "s0"})
+    now["devices"] = {"eth0": nic}
+    await send(app, archive(index), headers={"X-LXD-name": "c2"})
+    own = (await app.get("/1.0/instances/c2"))["config"]["volatile.eth0.hwaddr"]
+    await app.do("PUT", "/1.0/instances/c2", {"restore": "s0"})
+    found = {name: (await app.get(f"/1.0/instances/{name}"))["config"] for name in ("c1", "c2")}
+    addresses = [config[f"volatile.{nic}.hwaddr"] for config in found.values() for nic in ("eth0", "eth1")]
+    assert addresses[:3] == ["00:16:3e:01:02:03", "00:16:3e:01:02:04", own]
+    assert len(set(addresses)) == 4
 
 
 async def test_pools(app: Any) -> None:
@@ -233,10 +226,10 @@ ARCHIVES = [
     archive(without=["backup/snapshots/s0"]),
     archive()[:2000],
     archive()[:4000],
-    archive(more=[_info("backup/container/rootfs/../../x")]),
-    archive(more=[_info("backup/container/rootfs", kind=tarfile.SYMTYPE, link="/")]),
-    archive(more=[_info("backup/container/metadata.yaml", kind=tarfile.SYMTYPE, link="/etc/passwd")]),
-    archive(more=[_info("backup/container/rootfs/x", kind=tarfile.LNKTYPE, link="/etc/passwd")]),
+    archive(more=[info("backup/container/rootfs/../../x")]),
+    archive(more=[info("backup/container/rootfs", kind=tarfile.SYMTYPE, link="/")]),
+    archive(more=[info("backup/container/metadata.yaml", kind=tarfile.SYMTYPE, link="/etc/passwd")]),
+    archive(more=[info("backup/container/rootfs/x", kind=tarfile.LNKTYPE, link="/etc/passwd")]),
     archive(changed("snapshots", []))[:3000],
 ]
 
@@ -255,15 +248,7 @@ async def test_more_snapshots_than_are_told(app: Any) -> None:
     await assert_nothing_left(app, "c1")
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not come to that in 10 seconds")
-
-
-async def test_a_cut_upload_leaves_nothing(app: Any) -> None:
+async def test_a_cut_upload_leaves_nothing(app: Any, until: Any) -> None:
     _, writer = await asyncio.open_unix_connection(str(app.paths.socket))
     head = b"POST /1.0/instances HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\nContent-Length: 99999\r\n\r\n"
     writer.write(head + archive()[:3000])
@@ -277,33 +262,28 @@ async def test_a_cut_upload_leaves_nothing(app: Any) -> None:
 # Descriptions beside the volumes, and recovery
 
 
-async def described(app: Any, name: str = "c1") -> Path:
-    await asyncio.sleep(backup_yaml.PAUSE_SECONDS + 0.4)
-    path: Path = app.daemon.storage.driver("pool").data(volume(name)) / "backup.yaml"
-    return path
-
-
 async def forget(app: Any, *tables: str) -> None:
     for table in tables:
         await app.do("POST", "/internal/sql", {"database": "global", "query": f"DELETE FROM {table} WHERE name = 'c1'"})
 
 
 @pytest.fixture
-async def lost(app: Any) -> Any:
+async def lost(app: Any, until: Any) -> Any:
     """An app whose database has lost instance c1, with one snapshot."""
-    app.daemon.storage.driver("pool").data(volume("c1")).mkdir(parents=True)
+    folder = app.daemon.storage.driver("pool").data(volume("c1"))
+    folder.mkdir(parents=True)
     await app.create("c1", config={"user.a": "1"})
     await app.do("POST", "/1.0/instances/c1/snapshots", {"name": "s0"})
     await app.do("PATCH", "/1.0/instances/c1", {"config": {"user.a": "2"}})
-    path = await described(app)
-    text = path.read_text()
-    assert 'user.a: "2"' in text and "name: s0" in text and path.stat().st_mode & 0o777 == 0o400
+    path = folder / "backup.yaml"
+    await until(lambda: path.exists() and all(word in path.read_text() for word in ('user.a: "2"', "name: s0")))
+    assert path.stat().st_mode & 0o777 == 0o400
     await forget(app, "instances", "storage_volumes")
     return app
 
 
 async def recover(app: Any, step: str, *pools: Mapping[str, Any]) -> tuple[int, Any]:
-    status, content = await app.call("POST", f"/internal/recover/{step}", {"Pools": list(pools) or [{"name": "pool"}]})
+    status, content = await app.call("POST", f"/internal/recover/{step}", {"pools": list(pools) or [{"name": "pool"}]})
     return status, content["error"] or content["metadata"]
 
 
@@ -315,6 +295,21 @@ async def test_a_lost_instance_is_found(lost: Any) -> None:
     assert back["config"]["user.a"] == "2" and [each["name"] for each in back["snapshots"]] == ["s0"]
     assert back["snapshots"][0]["config"]["user.a"] == "1"
     assert await recover(lost, "validate") == (200, {"UnknownVolumes": None, "DependencyErrors": None})
+
+
+async def test_networks_know_what_was_recovered(app: Any, until: Any) -> None:
+    await app.do("POST", "/1.0/networks", {"name": "atolltest0", "config": {"ipv4.address": "10.7.7.1/24"}})
+    folder = app.daemon.storage.driver("pool").data(volume("c1"))
+    folder.mkdir(parents=True)
+    await app.create("c1", devices={"eth0": {"type": "nic", "network": "atolltest0", "ipv4.address": "10.7.7.7"}})
+    path = folder / "backup.yaml"
+    await until(lambda: path.exists() and "hwaddr" in path.read_text())
+    leases = await app.get("/1.0/networks/atolltest0/leases")
+    await forget(app, "instances", "storage_volumes")
+    await app.daemon.networks.release("default", "c1")
+    assert await recover(app, "import") == (200, {})
+    assert "10.7.7.7" in {lease["address"] for lease in leases}
+    assert await app.get("/1.0/networks/atolltest0/leases") == leases
 
 
 OTHER_THINGS = [

@@ -10,6 +10,8 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
+from atoll.domain.caller import NOBODY, Caller, Protocol
+
 NAMES = [
     "..",
     ".",
@@ -221,18 +223,30 @@ async def test_bad_content(app: Any, path: str, body: dict[str, Any]) -> None:
 
 
 async def test_bodies_have_a_size(app: Any) -> None:
-    body = json.dumps({"name": "c1", "description": "x" * (1 << 20)}).encode()
-    assert (await send(app, "POST", "/1.0/instances", body))[0] == 413
+    """Sent at once, or in pieces whose sum nobody told. Who may do everything may send more."""
 
-    async def chunks() -> Any:
-        for _ in range(40):
-            yield b" " * (1 << 15)
+    async def pieces(size: int) -> Any:
+        for _ in range(0, size, 1 << 20):
+            yield b" " * (1 << 20)
 
-    status, _ = await app.call("POST", "/1.0/profiles", data=chunks())
-    assert status == 413
+    long = json.dumps({"config": {f"user.{number}": "x" * 1_000_000 for number in range(3)}}).encode()
+    assert (await send(app, "PATCH", "/1.0/profiles/default", long))[0] == 200
+    for app.caller, limit in (
+        (None, 16 << 20),
+        (Caller(Protocol.TLS, trusted=True, restricted=True), 1 << 20),
+        (NOBODY, 1 << 20),
+    ):
+        assert (await send(app, "POST", "/1.0/certificates", b" " * (limit + 1)))[0] == 413
+        assert (await app.call("POST", "/1.0/certificates", data=pieces(limit + 1)))[0] == 413
 
 
-@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+async def test_brackets_in_texts_nest_nothing(app: Any) -> None:
+    text = '[{"' * 100 + "\\"
+    await app.do("PATCH", "/1.0/profiles/default", {"description": text})
+    assert (await app.get("/1.0/profiles/default"))["description"] == text
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'["\\\\",'])
 async def test_bodies_have_a_depth(app: Any, opening: bytes) -> None:
     assert (await send(app, "POST", "/1.0/instances", opening * 50_000))[0] == 400
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 CONSOLE = "/1.0/instances/c1/console"
-SECONDS = 10
+SECONDS = 30
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_typing_and_seeing(running: Any) -> None:
     content, sockets = await attached(running, width=100, height=40)
     await shown(sockets["0"], b"login: ")
     await sockets["0"].send_bytes(b"hello\r")
-    await shown(sockets["0"], b"hello")
+    await shown(sockets["0"], b"hello\r\n")
     for message in ("{", "[]", '{"command":"window-resize"}', '{"command":"signal","signal":9}'):
         await sockets["control"].send_str(message)
     await sockets["control"].send_str(json.dumps({"command": "window-resize", "args": {"width": "80", "height": "24"}}))

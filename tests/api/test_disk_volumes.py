@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import archives
 import pytest
 
-from atoll.domain import yaml_text
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.host import disk_image, file_copy, mount, syscalls
 from atoll.host.disk_image import Measure
@@ -138,7 +138,7 @@ async def test_what_is_done_to_a_disk(pools: Any) -> None:
     write(pools, "v", 0, bytes(4096))
     body = {"name": "copy", "source": {"type": "copy", "name": "v", "pool": "real", "refresh": True}}
     await pools.do("POST", SECOND, body)
-    assert [each["name"] for each in await pools.get(f"{SECOND}/copy/snapshots?recursion=1")] == ["t"]
+    assert [each["name"] for each in await pools.get(f"{SECOND}/copy/snapshots?recursion=1")] == ["copy/t"]
     assert read(folder(pools, "copy", "t", "second"), 0) == b"then"
     assert (read(folder(pools, "copy", pool="second"), 0), read(folder(pools, "copy", pool="second"), MIB)) == (bytes(4), b"more")
 
@@ -188,13 +188,8 @@ def archive(size: int, config: dict[str, str]) -> bytes:
     """A disk's backup, as LXD makes it: with all its zeros."""
     volume = {"name": "v", "content_type": "block", "config": config}
     index = {"name": "v", "backend": "dir", "pool": "p", "type": "custom", "config": {"volume": volume}}
-    text, file = yaml_text.dump(index), io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name, content in (("backup/index.yaml", text), ("backup/volume.img", b"disk".ljust(size, b"\0"))):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return file.getvalue()
+    disk = (archives.info("backup/volume.img", size), b"disk".ljust(size, b"\0"))
+    return archives.backup(index, [disk], mode="w:gz")
 
 
 async def test_a_backup_of_lxd(pools: Any) -> None:
@@ -226,18 +221,16 @@ async def test_an_iso(pools: Any) -> None:
     await pools.do("PATCH", f"{CUSTOM}/cd", {"config": {"user.a": "1"}, "description": "d"})
 
 
-def tree(*infos: tarfile.TarInfo) -> bytes:
+def tree(*entries: tarfile.TarInfo) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz", format=tarfile.GNU_FORMAT) as tar:
-        for info in infos:
-            tar.addfile(info, io.BytesIO(bytes(info.size)))
+        for each in entries:
+            tar.addfile(each, io.BytesIO(bytes(each.size)))
     return file.getvalue()
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, *, size: int = 0, link: str = "", mode: int = 0o644) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname, info.mode, info.uid, info.gid = kind, size, link, mode, 1000, 1000
-    return info
+    return archives.info(name, size, kind=kind, link=link, mode=mode, ids=1000)
 
 
 async def test_a_tar_archive(pools: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,6 +73,10 @@ async def test_what_cannot_be_is_refused(one: App) -> None:
         assert (await one.get(ONE))["devices"] == {}
     _, said = await one.refused("PATCH", ONE, {"devices": {"\u20ac" * 22: {"type": "disk", "path": "/x", "source": "/srv"}}})
     assert said == "The maximum device name length is 64 characters"
+    await one.set_state("one", "stop", force=True)
+    disk = {"type": "disk", "path": "/data", "source": "/nowhere"}
+    assert (await one.refused("PATCH", ONE, {"devices": {"data": disk}}))[1] == "Missing source path '/nowhere' for disk 'data'"
+    await one.do("PATCH", ONE, {"devices": {"data": {**disk, "required": "false"}}})
 
 
 async def test_two_disks_at_one_path(one: App, tmp_path: Path) -> None:
@@ -120,6 +125,17 @@ async def test_a_volume_is_for_one_map_of_ids(one: App) -> None:
     await one.set_state("two", "stop", force=True)
     await one.do("PATCH", "/1.0/instances/two", {"devices": {"own": volume("own")}})
     assert "not identical" in await refused_start(one, "two")
+
+
+async def test_two_that_take_a_volume_in_one_moment(one: App) -> None:
+    """Neither has it by its devices when the other asks."""
+    await make_volume(one, "own")
+    await one.create("two", config={"security.idmap.isolated": "true"})
+    await one.set_state("two", "start")
+    taken = [one.call("PATCH", f"/1.0/instances/{name}", {"devices": {"own": volume("own")}}) for name in ("one", "two")]
+    answers = await asyncio.gather(*taken)
+    assert sorted(status for status, _ in answers) == [200, 409]
+    assert any("are not identical" in content.get("error", "") for _, content in answers)
 
 
 async def test_a_profile_gives_a_volume(one: App) -> None:

@@ -57,7 +57,7 @@ async def test_shown_replaced_and_patched(app: Any, data: Path) -> None:
     await app.do("PUT", BASE, {**shown, "properties": None, "templates": None})
     assert await app.get(BASE) == {**shown, "properties": {}, "templates": {}}
     assert yaml.safe_load((data / "metadata.yaml").read_text())["creation_date"] == 1424284563
-    told = [(await events.receive_json(timeout=5))["metadata"] for _ in range(3)]
+    told = [(await events.receive_json(timeout=30))["metadata"] for _ in range(3)]
     assert [each["action"].removeprefix("instance-metadata-") for each in told] == ["retrieved", "retrieved", "updated"]
     await events.close()
 

@@ -166,15 +166,15 @@ async def test_a_protected_instance_is_not_deleted(app: Any) -> None:
     await app.do("DELETE", C1)
 
 
-async def test_an_ephemeral_instance_is_gone_after_its_stop(app: Any) -> None:
+async def test_an_ephemeral_instance_is_gone_after_its_stop(app: Any, until: Any) -> None:
     await app.create("c1", ephemeral=True)
     await app.set_state("c1", "start")
     await app.set_state("c1", "stop")
-    for _ in range(100):
-        if not await app.get("/1.0/instances"):
-            break
-        await asyncio.sleep(0.02)
-    assert await app.get("/1.0/instances") == []
+
+    async def is_gone() -> bool:
+        return await app.get("/1.0/instances") == []
+
+    await until(is_gone)
 
 
 async def test_copies(app: Any) -> None:

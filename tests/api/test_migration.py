@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import WSMsgType
+from links import SECONDS, Links, linked, refusal, told
 
 from atoll.domain import protobuf
 from atoll.domain.caller import Caller, Protocol
 from atoll.domain.errors import Conflict
 from atoll.domain.migration_header import ALL_BTRFS_FEATURES, Config, Control, Header, IdMapping, LayerFeatures, Snapshot
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from links import SECONDS, Links, linked, refusal, told
 
 OPERATION = "https://127.0.0.1:1/1.0/operations/00000000-0000-4000-8000-000000000000"
 SECRETS = {"control": "c", "fs": "f"}
@@ -92,6 +87,19 @@ async def test_garbage_where_files_should_come(app: Any, garbage: bytes) -> None
     assert list(app.paths.backups.glob(".import-*")) == []
 
 
+async def test_an_offer_has_the_configuration_of_all_snapshots(app: Any) -> None:
+    """In one message, as LXD sends it, and so does the answer."""
+    config = (Config("user.user-data", "x" * 30_000),)
+    told_of = tuple(Snapshot(name=f"s{number}", architecture=2, config=config) for number in range(60))
+    content, links = await offered(app)
+    await links["control"].send_bytes(
+        protobuf.encode(Header(snapshot_names=tuple(each.name for each in told_of), snapshots=told_of))
+    )
+    assert (await told(links["control"], Header)).snapshots == told_of
+    await links["fs"].close()
+    assert (await app.ended(content))["status"] == "Failure"
+
+
 async def test_a_snapshot_passes_the_gate_of_every_instance(app: Any) -> None:
     bad = Snapshot(name="s", architecture=2, config=(Config("raw.idmap", "x\ny"),))
     content, links = await offered(app)
@@ -100,6 +108,26 @@ async def test_a_snapshot_passes_the_gate_of_every_instance(app: Any) -> None:
     assert not (await told(links["control"], Control)).success
     assert (await app.ended(content))["status"] == "Failure"
     assert await app.get("/1.0/instances") == []
+
+
+async def test_a_snapshot_keeps_the_template_that_waited_and_nothing_of_its_host(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def receive(_: object, arrival: Any, *__: object) -> None:
+        await arrival.target.driver.create(arrival.target.volume)
+        await arrival.target.driver.snapshot(arrival.target.at("s").volume)
+
+    monkeypatch.setattr("atoll.services.migration.by_rsync.RsyncTransport.receive", receive)
+    config = {"user.a": "1", "volatile.apply_template": "create", "volatile.last_state.power": "RUNNING"}
+    snapshot = Snapshot(name="s", architecture=2, config=tuple(Config(*each) for each in config.items()))
+    content, links = await offered(app)
+    await links["control"].send_bytes(protobuf.encode(Header(snapshot_names=("s",), snapshots=(snapshot,))))
+    await told(links["control"], Header)
+    assert (await told(links["control"], Control)).success
+    assert (await app.ended(content))["err"] == ""
+    found = (await app.get("/1.0/instances/new/snapshots/s"))["config"]
+    assert (found["user.a"], found["volatile.apply_template"]) == ("1", "create")
+    assert "volatile.last_state.power" not in found
 
 
 async def test_success_is_told_when_nothing_can_take_it_back(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:

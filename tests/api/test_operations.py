@@ -29,18 +29,11 @@ OPERATION = {
 }
 
 
-async def heard(socket: aiohttp.ClientWebSocketResponse, *, until: str = "", seconds: float = 5) -> list[dict[str, Any]]:
-    """Events up to and with the one that has this action or description; without one, all there are for `seconds`."""
+async def heard(socket: aiohttp.ClientWebSocketResponse, *, until: str) -> list[dict[str, Any]]:
+    """Events up to and with the one that has this action, source or description."""
     found: list[dict[str, Any]] = []
-    try:
-        async with asyncio.timeout(seconds):
-            async for message in socket:
-                event = json.loads(message.data)
-                found.append(event)
-                if until and until in (event["metadata"].get("action"), event["metadata"].get("description")):
-                    break
-    except TimeoutError:
-        assert not until, f"no {until} among {found}"
+    while not found or until not in (found[-1]["metadata"].get(key) for key in ("action", "source", "description")):
+        found.append(await socket.receive_json(timeout=30))
     return found
 
 
@@ -71,9 +64,13 @@ async def test_waiting_has_an_end(app: Any) -> None:
     listed = await app.get("/1.0/operations")
     assert url in listed["running"]
     assert (await app.get("/1.0/operations?recursion=1"))["running"][0]["description"] == "Sleeping"
+    hub = await app.events("?type=lifecycle")
     await app.do("DELETE", url)
-    ended = await app.get(f"{url}/wait?timeout=5")
-    assert (ended["status"], ended["status_code"]) == ("Cancelled", 401)
+    (told,) = await heard(hub, until="operation-cancelled")
+    assert (told["metadata"]["source"], told["project"]) == (url, "default")
+    await hub.close()
+    ended = await app.get(f"{url}/wait?timeout=30")
+    assert (ended["status"], ended["status_code"], ended["resources"]) == ("Cancelled", 401, None)
 
 
 async def test_what_cannot_be_cancelled(app: Any) -> None:
@@ -96,7 +93,7 @@ async def test_secrets_are_for_the_creator_alone(app: Any) -> None:
     assert set(secrets) == {"0", "1", "2", "control"}
     shown = await app.get(content["operation"])
     assert "fds" not in (shown["metadata"] or {})
-    events = json.dumps(await heard(hub, seconds=0.2))
+    events = json.dumps(await heard(hub, until="Executing command"))
     assert not [secret for secret in secrets.values() if secret in events]
     for secret in ("", "0" * 64):
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
@@ -120,7 +117,7 @@ async def test_websockets_carry_a_command(app: Any) -> None:
         for name, secret in secrets.items()
     }
     await sockets["0"].send_bytes(b"hello")
-    message = await sockets["1"].receive(timeout=5)
+    message = await sockets["1"].receive(timeout=30)
     assert message.data == b"hello"
     await sockets["0"].send_str("")  # the end of the input
     ended = await app.ended(content)
@@ -156,14 +153,11 @@ async def test_events_by_project(app: Any) -> None:
     everywhere = await app.events("?type=lifecycle&all-projects=true")
     await app.create("c1")
     await app.create("c2", query="?project=p1")
-    sources = [
-        [event["metadata"]["source"] for event in await heard(socket, seconds=0.3)] for socket in (here, there, everywhere)
-    ]
-    assert sources == [
-        ["/1.0/instances/c1"],
-        ["/1.0/instances/c2?project=p1"],
-        ["/1.0/instances/c1", "/1.0/instances/c2?project=p1"],
-    ]
+    await app.create("last")
+    await app.create("last", query="?project=p1")
+    c1, c2, last, last_there = (f"/1.0/instances/{name}" for name in ("c1", "c2?project=p1", "last", "last?project=p1"))
+    for socket, expected in ((here, [c1, last]), (there, [c2, last_there]), (everywhere, [c1, c2, last, last_there])):
+        assert [event["metadata"]["source"] for event in await heard(socket, until=expected[-1])] == expected
     for socket in (here, there, everywhere):
         await socket.close()
 

@@ -18,6 +18,7 @@ from atoll.domain.errors import HostError
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.drivers.storage.sim import SimStorage
 from atoll.host import mount
+from atoll.runtime import upkeep
 from atoll.services.instances.pauses import MARK
 from atoll.services.storage import StorageService
 
@@ -65,14 +66,14 @@ async def restart_without(app: Any, away: set[str]) -> None:
     """The pool is not there when the daemon starts."""
     away.add("away")
     await app.restart()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not app.daemon.ready:  # noqa: ASYNC110 - nothing tells that what starts by itself has started
             await asyncio.sleep(0.01)
 
 
 async def next_minute(app: Any) -> None:
     """What the scheduler does."""
-    await app.daemon._watch_pools().tick([datetime.datetime.now().astimezone()])
+    await upkeep.pool_watch(app.daemon).tick([datetime.datetime.now().astimezone()])
 
 
 async def test_the_rest_goes_on(lost: Any, away: set[str]) -> None:
@@ -188,6 +189,11 @@ async def test_a_profile_says_how_large_what_is_on_it_shall_be(
     assert (status, f"Instance: c1: {UNAVAILABLE}" in content["error"]) == (500, True)
     assert (await lost.get(f"{INSTANCES}/c1"))["expanded_devices"] == larger
     assert "Undo step failed" not in caplog.text
+    await restart_without(lost, away)
+    away.clear()
+    await next_minute(lost)
+    assert lost.daemon.storage.driver("away").sizes[VolumeId(VolumeKind.INSTANCE, "default", "c1")] == 1 << 30
+    assert "volatile.root.apply_quota" not in (await lost.get(f"{INSTANCES}/c1"))["config"]
 
 
 async def test_when_it_is_back_guests_of_others_stay_paused(lost: Any, away: set[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from atoll.db import profiles as rows
 from atoll.domain.errors import HostError
 from atoll.drivers.instance.contract import MachineId, MountSpec
+from atoll.services.instances import profile_change
 from atoll.services.instances.device_repair import DeviceRepair
 
 PROFILES = "/1.0/profiles"
@@ -163,8 +164,9 @@ async def test_what_is_refused(app: Any) -> None:
     await app.create("c1", profiles=["default", "p1"])
     assert (await app.refused("POST", PROFILES, {"name": "p1"}))[0] in (400, 409)
     assert (await app.refused("DELETE", f"{PROFILES}/p1"))[0] == 400
-    assert (await app.refused("DELETE", f"{PROFILES}/default"))[0] in (400, 403, 409)
-    assert (await app.refused("POST", f"{PROFILES}/default", {"name": "x"}))[0] in (400, 403, 409)
+    assert await app.refused("DELETE", f"{PROFILES}/default") == (403, 'The "default" profile cannot be deleted')
+    assert await app.refused("POST", f"{PROFILES}/default", {"name": "x"}) == (403, 'The "default" profile cannot be renamed')
+    assert (await app.refused("PUT", f"{PROFILES}/p1", None))[0] == 400, "a body that got lost empties nothing"
     assert (await app.refused("PUT", f"{PROFILES}/absent", {}))[0] == 404
     assert (await app.refused("POST", PROFILES, {"name": "p2", "config": {"no.such.key": "1"}}))[0] == 400
     assert (await app.refused("POST", PROFILES, {"name": "p2", "devices": {"d": {"type": "no"}}}))[0] == 400
@@ -177,3 +179,20 @@ async def test_etags(app: Any) -> None:
     await app.do("PATCH", f"{PROFILES}/default", {"description": "x"}, headers={"If-Match": tag})
     status, _ = await app.refused("PATCH", f"{PROFILES}/default", {"description": "y"}, headers={"If-Match": tag})
     assert status == 412
+
+
+async def test_who_is_busy_keeps_nobody_waiting(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others get there, and it is named; once it is free it has the profile as well."""
+    monkeypatch.setattr(profile_change, "PATIENCE", 0.05)
+    for name in ("busy", "free"):
+        await app.create(name)
+        await app.set_state(name, "start")
+    profile = {**await app.get(f"{PROFILES}/default"), "config": {"limits.memory": "1GiB"}}
+    async with app.daemon.instances.core.hold(MachineId("default", "busy")):
+        status, content = await app.call("PUT", f"{PROFILES}/default", profile)
+    assert (status, "Instance: busy: Instance is busy" in content["error"]) == (500, True)
+    assert "Instance: free" not in content["error"]
+    machines = app.daemon.driver._machines
+    assert {id.name: machine.limits.memory_bytes for id, machine in machines.items()} == {"busy": None, "free": 1 << 30}
+    assert (await app.get("/1.0/instances/busy"))["expanded_config"]["limits.memory"] == "1GiB"
+    await app.do("PUT", f"{PROFILES}/default", profile)

@@ -44,7 +44,8 @@ async def test_what_is_refused(app: Any) -> None:
     await app.create("c1", query="?project=p1")
     assert (await app.refused("DELETE", "/1.0/projects/p1"))[0] == 400
     assert (await app.refused("POST", "/1.0/projects/p1", {"name": "p2"}))[0] == 400
-    assert (await app.refused("DELETE", "/1.0/projects/default"))[0] in (400, 403, 409)
+    assert (await app.refused("DELETE", "/1.0/projects/default"))[0] == 403
+    assert (await app.refused("POST", "/1.0/projects/default", {"name": "p2"}))[0] == 403
     assert (await app.refused("POST", "/1.0/projects", {"name": "p1"}))[0] in (400, 409)
     assert (await app.refused("PATCH", "/1.0/projects/p1", {"config": {"features.profiles": "true"}}))[0] == 400
     assert (await app.refused("PATCH", "/1.0/projects/p1", {"config": {"no.such": "true"}}))[0] == 400
@@ -53,6 +54,11 @@ async def test_what_is_refused(app: Any) -> None:
         assert (await app.refused("POST", "/1.0/projects", {"name": "p9", "config": unenforced}))[0] == 501
     status, _ = await app.refused("POST", "/1.0/instances?project=absent", {"name": "x", "source": {"type": "none"}})
     assert status in (400, 404)
+
+
+async def test_a_project_that_is_not_there_is_named_before_what_it_has_not(app: Any) -> None:
+    for path in ("/1.0/images/tiny", "/1.0/images/aliases/tiny", "/1.0/profiles/default"):
+        assert await app.refused("GET", f"{path}?project=nosuch") == (404, "Project not found")
 
 
 async def test_the_same_name_in_two_projects(projects: Any) -> None:

@@ -32,11 +32,11 @@ class Proxied:
         reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         try:
             writer.write(head)
-            await asyncio.wait_for(writer.start_tls(self._server._context(identity, None), server_hostname="127.0.0.1"), 5)
+            await asyncio.wait_for(writer.start_tls(self._server._context(identity, None), server_hostname="127.0.0.1"), 30)
             content = json.dumps(body).encode() if body is not None else b""
             lines = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
             writer.write(lines.encode() + content)
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), 30)
         except ssl.SSLError as error:
             raise ConnectionError(str(error)) from error
         finally:
@@ -60,7 +60,7 @@ async def requestor(server: Any, proxied: Proxied, head: bytes, certificate: Any
     """The address that an event shows of who made a change."""
     await proxied.ask(head, "PATCH", "/1.0", {"config": {"user.n": str(id(head))}}, identity=certificate)
     while True:
-        event = await asyncio.wait_for(server.events.next(), 5)
+        event = await asyncio.wait_for(server.events.next(), 30)
         by = event.metadata.get("requestor", {})
         if by.get("protocol") == "tls":
             return str(by["address"])
@@ -126,5 +126,5 @@ async def test_a_proxy_that_says_nothing_is_closed(server: Any, monkeypatch: pyt
     proxied = await behind(server, "127.0.0.1")
     reader, writer = await asyncio.open_connection(*proxied._address.rsplit(":", 1))
     writer.write(b"PROXY TCP4 ")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()

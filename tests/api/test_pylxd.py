@@ -232,9 +232,9 @@ async def test_events(app: Any, run: Any) -> None:
 
     started = threading.Event()
     listening = asyncio.create_task(run(listen))
-    assert await asyncio.to_thread(started.wait, 10)
+    assert await asyncio.to_thread(started.wait, 30)
     await app.create("c1")
-    await asyncio.wait_for(listening, 10)
+    await asyncio.wait_for(listening, 30)
     assert b"instance-created" in heard[0]
 
 

@@ -18,16 +18,26 @@ HUNDREDS = 300
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The SELECTs that are made."""
+    """The SELECTs that are made for requests, and not for what the daemon does by itself meanwhile."""
     statements: list[str] = []
-    real = engine.Transaction._query
+    one, several = engine.Transaction.query, engine.Transaction.queries
 
-    def query(self: engine.Transaction, sql: str, parameters: Any) -> Any:
-        statements.append(sql)
-        return real(self, sql, parameters)
+    def note(*sql: str) -> None:
+        task = asyncio.current_task()
+        if task is not None and task.get_coro().__qualname__.startswith("RequestHandler."):
+            statements.extend(sql)
+
+    async def query(self: engine.Transaction, sql: str, *parameters: Any) -> Any:
+        note(sql)
+        return await one(self, sql, *parameters)
+
+    async def queries(self: engine.Transaction, *each: Any) -> Any:
+        note(*(sql for sql, *_ in each))
+        return await several(self, *each)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Transaction, "_query", query)
+        patch.setattr(engine.Transaction, "query", query)
+        patch.setattr(engine.Transaction, "queries", queries)
         yield statements
 
 
@@ -54,15 +64,15 @@ async def fill(app: Any, count: int) -> None:
 
 
 async def statements_of(app: Any, monkeypatch: pytest.MonkeyPatch, path: str) -> tuple[int, float, int]:
-    """(statements, seconds, objects) of a GET."""
+    """(statements, seconds of processor time, objects) of a GET."""
     with counted(monkeypatch) as statements:
-        began = time.perf_counter()
+        began = time.process_time()
         found = await app.get(path)
-        return len(statements), time.perf_counter() - began, len(found)
+        return len(statements), time.process_time() - began, len(found)
 
 
 LIMITS = {0: 1.0, 1: 3.0, 2: 5.0}
-"""Seconds; several times what a small machine takes."""
+"""Seconds of processor time, which does not depend on what else the machine does; several times what a small one takes."""
 
 
 async def test_lists(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +83,7 @@ async def test_lists(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for recursion, path in paths.items():
         statements, seconds, objects = await statements_of(app, monkeypatch, path)
         assert objects == MANY
-        assert statements == few[recursion]
+        assert statements == few[recursion] > 0
         assert seconds < LIMITS[recursion], f"recursion={recursion}"
     found = await app.get("/1.0/instances?recursion=1&filter=name eq c9998")
     assert [each["name"] for each in found] == ["c9998"]
@@ -87,10 +97,10 @@ async def test_the_daemon_answers_while_it_makes_a_list(app: Any) -> None:
     async def probe() -> None:
         nonlocal longest
         while True:
-            began = time.perf_counter()
+            began = time.process_time()
             async with app.session.get("/") as answer:
                 await answer.read()
-            longest = max(longest, time.perf_counter() - began)
+            longest = max(longest, time.process_time() - began)
             await asyncio.sleep(0.01)
 
     task = asyncio.create_task(probe())

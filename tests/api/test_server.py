@@ -86,7 +86,8 @@ async def test_put_replaces_and_patch_merges(server: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "word"),
     [
-        ({"core.nonsense": "1"}, "core.nonsense"),
+        ({"core.nonsense": "1"}, "cannot set 'core.nonsense' to '1': unknown key"),
+        ({"core.nonsense": ""}, "cannot set 'core.nonsense' to '': unknown key"),
         ({"core.https_address": "1:2:x"}, "core.https_address"),
         ({"images.auto_update_interval": "often"}, "images.auto_update_interval"),
         ({"user.a": ["list"]}, "user.a"),

@@ -12,6 +12,7 @@ from atoll.db import storage as rows
 from atoll.domain.entities import StoragePool
 from atoll.domain.errors import BadRequest, HostError
 from atoll.drivers.storage.sim import SimStorage
+from atoll.services.images.unpacked import UnpackedImages
 from atoll.services.storage import StorageService
 
 from .conftest import tiny_image
@@ -106,6 +107,7 @@ async def test_of_two_that_want_a_folder_at_the_same_time_one_gets_it(app: Any, 
 
 async def test_an_image_is_unpacked_once_and_wholly(app: Any) -> None:
     storage: StorageService = app.daemon.storage
+    images: UnpackedImages = app.daemon.images.unpacked
     unpacked: list[Path] = []
     broken = True
 
@@ -116,10 +118,10 @@ async def test_an_image_is_unpacked_once_and_wholly(app: Any) -> None:
             raise HostError("no space left")
 
     with pytest.raises(HostError):
-        await storage.ensure_image("pool", "f" * 64, fill)
-    assert await storage.pools_with_image("f" * 64) == [] and storage.driver("pool").sizes == {}
+        await images.ensure("pool", "f" * 64, fill)
+    assert await images.pools_with("f" * 64) == [] and storage.driver("pool").sizes == {}
     broken = False
-    found = await asyncio.gather(*(storage.ensure_image("pool", "f" * 64, fill) for _ in range(20)))
+    found = await asyncio.gather(*(images.ensure("pool", "f" * 64, fill) for _ in range(20)))
     assert len(set(found)) == 1 and len(unpacked) == 2
     assert await app.get(f"{POOLS}/pool/volumes/image") == [f"{POOLS}/pool/volumes/image/{'f' * 64}"]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import io
-import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import archives
 import pytest
+from archives import SHIFT, info
 
-from atoll.domain import clock, yaml_text
+from atoll.domain import clock
 from atoll.domain.caller import Caller, Protocol
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 
@@ -21,8 +21,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="packing and unpacking
 POOLS = "/1.0/storage-pools"
 CUSTOM = f"{POOLS}/pool/volumes/custom"
 BACKUPS = f"{CUSTOM}/v1/backups"
-OCTETS = {"Content-Type": "application/octet-stream"}
-SHIFT = json.dumps([{"Isuid": True, "Isgid": True, "Hostid": 100_000, "Nsid": 0, "Maprange": 65_536}])
 INDEX: dict[str, Any] = {
     "name": "v1",
     "backend": "dir",
@@ -51,49 +49,22 @@ INDEX: dict[str, Any] = {
 
 def archive(index: Any = INDEX, *, without: Sequence[str] = (), more: Sequence[tarfile.TarInfo] = ()) -> bytes:
     """A backup as LXD makes it: files that an instance last used have shifted ids."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        text = index if isinstance(index, bytes) else yaml_text.dump(index)
-        if "index" not in without:
-            tar.addfile(_info("backup/index.yaml", len(text)), io.BytesIO(text))
-        for folder, ids in (("backup/volume-snapshots/s0", 0), ("backup/volume", 100_000)):
-            if folder in without:
-                continue
-            tar.addfile(_info(folder, kind=tarfile.DIRTYPE, ids=ids, mode=0o1777))
-            tar.addfile(_info(f"{folder}/dev/x", 4, ids=ids), io.BytesIO(folder.encode()[7:11]))
-        for info in more:
-            tar.addfile(info)
-    return file.getvalue()
-
-
-def _info(
-    name: str, size: int = 0, *, kind: bytes = tarfile.REGTYPE, ids: int = 0, link: str = "", mode: int = 0o755
-) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.type, info.uid, info.gid, info.mode, info.linkname = size, kind, ids, ids, mode, link
-    return info
+    entries: list[archives.Entry] = []
+    for folder, ids in (("backup/volume-snapshots/s0", 0), ("backup/volume", 100_000)):
+        if folder not in without:
+            entries.append((info(folder, kind=tarfile.DIRTYPE, ids=ids, mode=0o1777), b""))
+            entries.append((info(f"{folder}/dev/x", 4, ids=ids), folder.encode()[7:11]))
+    return archives.backup(None if "index" in without else index, [*entries, *((each, b"") for each in more)])
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The index with another value at a path."""
-    tree = copy.deepcopy(INDEX)
-    parent: Any = tree
-    *above, last = [int(part) if part.isdecimal() else part for part in path.split("|")]
-    for key in above:
-        parent = parent[key]
-    parent[last] = value
-    return tree
+    return archives.with_value(INDEX, path, value)
 
 
 async def send(app: Any, data: bytes, *, query: str = "", headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
     """(status, operation as it ended or error's text) of an import."""
-    async with app.session.post(f"{CUSTOM}{query}", data=data, headers={**OCTETS, **(headers or {})}) as answer:
-        content = json.loads(await answer.read())
-    if answer.status != 202:
-        return answer.status, content["error"]
-    assert content["metadata"]["description"] == "Restoring custom volume backup"
-    ended = await app.ended(content)
-    return (400 if ended["err"] else 200), ended["err"] or ended
+    return await archives.send(app, f"{CUSTOM}{query}", data, headers, kind="Restoring custom volume backup")
 
 
 async def fetch(app: Any, name: str) -> bytes:
@@ -148,7 +119,7 @@ async def test_verbs_and_what_is_refused(app: Any) -> None:
     assert [path.stat().st_mode & 0o777 for path in (folder.parent, folder, folder / "b")] == [0o700, 0o700, 0o600]
     await app.do("POST", f"{BACKUPS}/b", {"name": "c"})
     assert [path.name for path in folder.iterdir()] == ["c"]
-    assert (await app.refused("POST", BACKUPS, {"name": "c"}))[0] == 409
+    assert await app.refused("POST", BACKUPS, {"name": "c"}) == (409, "Backup 'c' already exists")
     assert (await app.refused("POST", BACKUPS, {"name": "d", "compression_algorithm": "gzip; id"}))[0] == 400
     for name in ("..", "../x", "a/b", "/abs", ".hidden", "a b", "-rf", "a\nb", "x" * 300):
         assert (await app.refused("POST", BACKUPS, {"name": name}))[0] == 400
@@ -173,12 +144,19 @@ async def test_what_expires_and_what_a_kill_leaves(app: Any) -> None:
     assert await app.get(BACKUPS) == [f"{BACKUPS}/{name}" for name in ("new", "half", "moved")]
     folder = app.paths.backups / "custom/pool/default_v1"
     (folder / ".making-x").mkdir()
+    await app.do("POST", CUSTOM, {"name": "v2"})
+    without = folder.with_name("default_v2")
+    (without / ".making-y").mkdir(parents=True)
     for name, phase in (("half", "creating"), ("moved", "renaming from moved")):
         query = f"UPDATE storage_volumes_backups SET phase = '{phase}', name = '{name}2' WHERE name = '{name}'"
         await app.do("POST", "/internal/sql", {"database": "global", "query": query})
     await app.restart()
     assert await app.get(BACKUPS) == [f"{BACKUPS}/{name}" for name in ("new", "moved2")]
     assert {path.name for path in folder.iterdir()} >= {"new", "moved2"} and not (folder / ".making-x").exists()
+    assert not without.exists()
+    without.mkdir()  # a kill may come so early
+    await app.do("DELETE", f"{CUSTOM}/v2")
+    assert not without.exists()
 
 
 async def test_a_backup_that_fails_leaves_nothing(app: Any) -> None:
@@ -270,12 +248,12 @@ ARCHIVES = [
     archive(without=["backup/volume-snapshots/s0"]),
     archive()[:2000],
     archive()[:4500],
-    archive(more=[_info("backup/volume/../../x")]),
-    archive(more=[_info("backup/volume", kind=tarfile.SYMTYPE, link="/")]),
-    archive(more=[_info("backup/volume/x", kind=tarfile.LNKTYPE, link="/etc/passwd")]),
-    archive(more=[_info("backup/volume/x", kind=tarfile.LNKTYPE, link="backup/index.yaml")]),
-    archive(more=[_info("backup//volume/y")]),
-    archive(more=[_info("backup/volume/l", kind=tarfile.SYMTYPE, link="/etc"), _info("backup/volume/l/passwd")]),
+    archive(more=[info("backup/volume/../../x")]),
+    archive(more=[info("backup/volume", kind=tarfile.SYMTYPE, link="/")]),
+    archive(more=[info("backup/volume/x", kind=tarfile.LNKTYPE, link="/etc/passwd")]),
+    archive(more=[info("backup/volume/x", kind=tarfile.LNKTYPE, link="backup/index.yaml")]),
+    archive(more=[info("backup//volume/y")]),
+    archive(more=[info("backup/volume/l", kind=tarfile.SYMTYPE, link="/etc"), info("backup/volume/l/passwd")]),
 ]
 
 
@@ -287,7 +265,7 @@ async def test_archives_that_cannot_be(app: Any) -> None:
 
 
 async def test_devices_are_left_out_and_links_stay_links(app: Any) -> None:
-    more = [_info("backup/volume/null", kind=tarfile.CHRTYPE), _info("backup/volume/l", kind=tarfile.SYMTYPE, link="/etc/shadow")]
+    more = [info("backup/volume/null", kind=tarfile.CHRTYPE), info("backup/volume/l", kind=tarfile.SYMTYPE, link="/etc/shadow")]
     assert (await send(app, archive(more=more)))[0] == 200
     assert sorted(path.name for path in data_of(app, "v1").iterdir()) == ["dev", "l"]
     assert os.readlink(data_of(app, "v1") / "l") == "/etc/shadow"

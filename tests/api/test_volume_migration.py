@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import WSMsgType
+from links import SECONDS, Links, linked, refusal, told
 
 from atoll.domain import protobuf
 from atoll.domain.caller import Caller, Protocol
 from atoll.domain.errors import Conflict
 from atoll.domain.migration_header import Config, Control, Header, Snapshot
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from links import SECONDS, Links, linked, refusal, told
 
 POOL = "/1.0/storage-pools/pool"
 CUSTOM = f"{POOL}/volumes/custom"

@@ -171,7 +171,7 @@ async def test_a_refresh_brings_and_removes_snapshots(pools: Any, target: str) -
     await pools.do("PATCH", f"{target}/v2", {"config": {"user.a": "own"}})
     await pools.do("POST", f"{CUSTOM}/v1/snapshots", {"name": "later"})
     await pools.do("DELETE", f"{CUSTOM}/v1/snapshots/snap0")
-    assert (await pools.do("POST", target, again))["description"] == "Refreshing storage volume"
+    assert (await pools.do("POST", target, again))["description"] == "Copying storage volume"
     names = [each.rpartition("/")[2] for each in await pools.get(f"{target}/v2/snapshots")]
     assert names == ["snap1", "later"]
     assert await values(pools, f"{target}/v2") == ["1", "2", "own"]

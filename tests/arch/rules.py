@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,6 +200,36 @@ def positional_booleans(function: Function) -> int:
         or (isinstance(default, ast.Constant) and isinstance(default.value, bool))
         for argument, default in zip(positional, defaults, strict=True)
     )
+
+
+FOR_TESTS = re.compile(r"^src/atoll/drivers/(\w+/sim\w*\.py|.*conformance)")
+"""What simulated drivers let tests do, and the suites that drivers are tested with."""
+
+
+def unused_names(files: list[File]) -> Iterator[str]:
+    """Functions, classes, methods and constants whose names stand nowhere but where they are defined.
+
+    Methods of classes with a base from outside of the project count as used: the base calls them.
+    """
+    words = Counter(word for file in files for word in re.findall(r"\w+", file.text))
+    own = {node.name for file in files for node in ast.walk(file.tree) if isinstance(node, ast.ClassDef)}
+    for file in files:
+        if not FOR_TESTS.match(file.path):
+            yield from (f"{file.path}:{line}: {name}" for line, name in _defined(file.tree, own) if words[name] == 1)
+
+
+def _defined(tree: ast.Module, own: set[str]) -> Iterator[tuple[int, str]]:
+    """Line and name of what a module defines, and of the methods of its classes."""
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [each for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+            yield from ((node.lineno, each.id) for each in names if not each.id.startswith("__"))
+        elif isinstance(node, Function | ast.ClassDef):
+            yield node.lineno, node.name
+        if isinstance(node, ast.ClassDef) and all(_dotted(base).rpartition(".")[2] in own for base in node.bases):
+            methods = [each for each in node.body if isinstance(each, Function) and not each.name.startswith("__")]
+            yield from ((each.lineno, each.name) for each in methods)
 
 
 def percentile(values: list[int], share: float) -> int:

@@ -12,7 +12,7 @@ from atoll.api import cors, errors
 from atoll.api.request import Request
 from atoll.api.route import Access, Handler, Route
 from atoll.domain.caller import Caller, Protocol
-from atoll.domain.errors import AtollError, BadRequest, Forbidden, NotFound
+from atoll.domain.errors import AtollError, BadRequest, Forbidden, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _check_access(request: Request, access: Access) -> None:
 
 
 def _check_browser(raw: web.Request) -> None:
-    """A page of another site may not use the certificate of who reads it (CVE-2025-54286), unless the config names it."""
+    """A page of another site may not use the certificate of whoever reads it (CVE-2025-54286), unless the config names it."""
     headers = raw.headers
     if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not raw.get(cors.ALLOWED, False):
         raise Forbidden("Cross-site requests are not allowed")
@@ -93,7 +93,9 @@ async def _errors(request: web.Request, handler: AiohttpHandler) -> web.StreamRe
     except AtollError as error:
         code, message = errors.status_of(error), str(error)
         if code >= 500:
-            log.warning("%s %s failed: %s", request.method, request.path, message)
+            # `waitready` asks until the daemon has started.
+            level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
+            log.log(level, "%s %s failed: %s", request.method, request.path, message)
     except web.HTTPNotFound:
         code, message = 404, str(NotFound("Not found"))
     except web.HTTPMethodNotAllowed:

@@ -26,8 +26,8 @@ async def chunks(raw: web.Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def parts(raw: web.Request) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
-    """The parts of a multipart body, each with its name; one is read before the next is asked for."""
+async def parts(raw: web.Request) -> AsyncIterator[tuple[str, str, AsyncIterator[bytes]]]:
+    """The parts of a multipart body, each with its name and its file's; one is read before the next is asked for."""
     with _malformed():
         reader = await raw.multipart()
     while True:
@@ -37,7 +37,7 @@ async def parts(raw: web.Request) -> AsyncIterator[tuple[str, AsyncIterator[byte
             return
         if not isinstance(part, BodyPartReader):
             raise BadRequest("Invalid multipart image: a part has parts itself")
-        yield part.name or "", _part_chunks(part)
+        yield part.name or "", part.filename or "", _part_chunks(part)
 
 
 async def _part_chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

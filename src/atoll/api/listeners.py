@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from atoll.api import peers
+from atoll.api.serving import Serving
 from atoll.api.tls_listener import BACKLOG, Terms, TlsListener
 from atoll.config import netvalues
 from atoll.config.netvalues import Listen
@@ -31,12 +32,6 @@ METRICS_ADDRESS = "core.metrics_address"
 TRUSTED_PROXY = "core.https_trusted_proxy"
 
 METRICS_PORT = 9100
-
-IDLE_SECONDS = 60.0
-"""How long a connection may take to bring its next whole request head; a slow one is closed as an idle one is."""
-
-LONGEST_LINE = 16 * 1024
-"""Bytes of a request line or of one header."""
 
 SHUTDOWN_SECONDS = 5.0
 
@@ -60,7 +55,7 @@ class Listeners:
         self._proxies: frozenset[str] = frozenset()
         self._unix: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._api, self._metrics = _Serving(), _Serving()
+        self._api, self._metrics = _serving(), _serving()
         self._https = TlsListener("https", DEFAULT_PORT, self._terms(self._api))
         self._metrics_https = TlsListener("metrics", METRICS_PORT, self._terms(self._metrics))
         self._follow(HTTPS_ADDRESS, self._https)
@@ -115,7 +110,7 @@ class Listeners:
 
     # --- TLS -----------------------------------------------------------------------------------------------------------
 
-    def _terms(self, serving: _Serving) -> Terms:
+    def _terms(self, serving: Serving) -> Terms:
         return Terms(lambda: self._tls.context, lambda: serving.server, self._is_proxy, self._peers.introduce)
 
     def _read_proxies(self) -> None:
@@ -164,48 +159,8 @@ class Listeners:
                     transport.abort()
 
 
-class _Serving:
-    """An application while it is served."""
-
-    def __init__(self) -> None:
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def is_started(self) -> bool:
-        """Whether there is something that connections can be given to."""
-        return self._runner is not None
-
-    @property
-    def server(self) -> web.Server:
-        """Makes what serves a connection. HostError before the start."""
-        if self._runner is None or self._runner.server is None:
-            raise HostError("The listeners are not started")
-        return self._runner.server
-
-    async def start(self, app: web.Application) -> None:
-        """From now on connections may come."""
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=2.0,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
-        await self._runner.setup()
-
-    async def stop(self) -> None:
-        """Let requests under way end, for a while."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def transports(self) -> list[asyncio.Transport]:
-        """Of the open connections."""
-        if self._runner is None or self._runner.server is None:
-            return []
-        return [each.transport for each in self._runner.server.connections if isinstance(each.transport, asyncio.Transport)]
+def _serving() -> Serving:
+    return Serving(shutdown_seconds=SHUTDOWN_SECONDS, lingering_time=2.0)
 
 
 def _parse(text: str) -> Listen | None:

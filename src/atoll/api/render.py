@@ -83,7 +83,7 @@ def backup(record: Backup) -> schema.InstanceBackup:
     return schema.InstanceBackup(
         name=record.name,
         created_at=record.created_at,
-        expires_at=record.expires_at or clock.NEVER,
+        expires_at=clock.shown(record.expires_at),
         instance_only=record.instance_only,
         container_only=record.instance_only,
         optimized_storage=record.optimized_storage,

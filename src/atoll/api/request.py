@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -21,7 +22,15 @@ T = TypeVar("T")
 MAX_JSON = 1 << 20
 """Bytes of a JSON body; streams have budgets of their own."""
 
+MAX_ADMIN_JSON = 16 << 20
+"""As `MAX_JSON`, of who may do everything: clients that change one key of an instance send the whole object back, and its
+configuration may hold many long texts. LXD knows no limit."""
+
 MAX_DEPTH = 64
+
+_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.?)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, or what nests. Takes linear time for any text: a string that does not end is one, too."""
+
 BODY_SECONDS = 30.0
 
 
@@ -58,9 +67,11 @@ class Request:
     @property
     def project(self) -> str:
         """The project asked about; Forbidden if the caller may not use it."""
-        project = self.query("project") or DEFAULT_PROJECT
-        names.project(project)
-        if not self.caller.may_use(project):
+        return self.usable(self.query("project") or DEFAULT_PROJECT)
+
+    def usable(self, project: str) -> str:
+        """A project that the request names. BadRequest for an invalid name, Forbidden if the caller may not use the project."""
+        if not self.caller.may_use(names.project(project)):
             raise Forbidden("Not authorized")
         return project
 
@@ -82,8 +93,11 @@ class Request:
         """0: URLs; 1: objects; 2: objects with state."""
         return self.number("recursion", 0)
 
-    async def read(self, limit: int = MAX_JSON) -> bytes:
-        """The whole body. TooLarge if it is over the limit, BadRequest if it does not come in time."""
+    async def read(self, limit: int | None = None) -> bytes:
+        """The whole body. TooLarge if it is over the limit (that of JSON bodies if none is given), BadRequest if it does not come
+        in time."""
+        if limit is None:
+            limit = MAX_ADMIN_JSON if self.caller.is_admin else MAX_JSON
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await self._read(limit)
@@ -103,11 +117,14 @@ class Request:
         return b"".join(parts)
 
     async def body(self, kind: type[T]) -> T:
-        """The JSON body as that type. BadRequest that names the field when it does not fit."""
+        """The JSON body as that type. BadRequest that names the field when it does not fit, and for an empty one: a PUT that lost
+        its body would else empty the object."""
         data = await self.read()
+        if not data:
+            raise BadRequest("Invalid request body: it is empty")
         _check_depth(data)
         try:
-            return _decode(data or b"{}", kind)
+            return _decode(data, kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"Invalid request body: {error}") from error
         except RecursionError as error:
@@ -117,7 +134,7 @@ class Request:
         """PreconditionFailed when If-Match is given and the object is no longer the one it names."""
         expected = self.raw.headers.get("If-Match", "").strip('"')
         if expected and expected != "*" and expected != etag(subject):
-            raise PreconditionFailed(f"ETag doesn't match: {expected} vs {etag(subject)}")
+            raise PreconditionFailed(f"ETag doesn't match: {etag(subject)} vs {expected}")
 
 
 def etag(subject: Any) -> str:
@@ -135,25 +152,15 @@ def _decode(data: bytes, kind: type[T]) -> T:
 
 
 def _check_depth(data: bytes) -> None:
-    """A cheap bound on nesting, before the parser recurses; brackets in strings only make it stricter than needed."""
+    """A cheap bound on nesting, before the parser recurses."""
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
+    depth = 0
+    for token in _TOKEN.finditer(data):
+        mark = data[token.start()]
+        if mark in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
+            if depth > MAX_DEPTH:
+                raise BadRequest("Invalid request body: nested too deeply")
+        elif mark in b"]}":
             depth -= 1
-    if deepest > MAX_DEPTH:
-        raise BadRequest("Invalid request body: nested too deeply")

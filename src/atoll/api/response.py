@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,6 +47,12 @@ def created(location: str) -> web.Response:
         "metadata": None,
     }
     return _envelope(body, status=201, headers={"Location": location})
+
+
+def backup(path: Path) -> web.FileResponse:
+    """200 with the file of a backup, which the kernel sends."""
+    headers = {"Content-Disposition": "inline;filename=backup.tar", "Content-Type": "application/octet-stream"}
+    return web.FileResponse(path, headers=headers)
 
 
 def operation(running: Operation) -> web.Response:

@@ -177,7 +177,7 @@ class _Door:
         except proxy_protocol.Malformed as error:
             log.warning("A connection of the proxy %s was closed: %s", address, error)
             connection.close()
-        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; who gives up is nobody's fault here
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError; whoever gives up is nobody's fault here
             log.debug("No handshake with %s: %s", address, error)
             connection.close()
         except BaseException:

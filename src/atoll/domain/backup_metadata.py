@@ -67,9 +67,10 @@ class InstanceBackup(msgspec.Struct, frozen=True):
     volume: VolumeEntry = VolumeEntry()
     volume_snapshots: list[VolumeEntry] = []
 
-    def volume_snapshot(self, name: str) -> VolumeEntry:
-        """What is said of the volume of a snapshot; an empty entry if nothing is."""
-        return next((each for each in self.volume_snapshots if each.name == name), VolumeEntry(name=name))
+    def volumes(self) -> dict[str, VolumeEntry]:
+        """What is said of the volume of each snapshot, by its name; an empty entry if nothing is."""
+        told = {each.name: each for each in self.volume_snapshots}
+        return {each.name: told.get(each.name, VolumeEntry(name=each.name)) for each in self.snapshots}
 
 
 class BackupIndex(msgspec.Struct, frozen=True):

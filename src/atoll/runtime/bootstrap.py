@@ -1,9 +1,4 @@
-"""The composition root: makes every part and gives each what it needs. Nothing else sees everything.
-
-Start: folders, databases, drivers, then pools, networks and instances, so that the API answers `ready` only when all of what
-was half done has been repaired; then what should run is started. Stop: the API first, operations get a little time, instances
-are left alone unless the host goes down.
-"""
+"""The process of the daemon: its log, its event loop, its signals."""
 
 from __future__ import annotations
 

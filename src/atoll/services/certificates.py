@@ -98,8 +98,8 @@ class CertificateService:
     # --- adding --------------------------------------------------------------------------------------------------------
 
     async def add(self, der: bytes, grant: Grant, *, caller: Caller) -> str:
-        """Add a certificate; returns its fingerprint. Conflict if it is there already."""
-        common_name = await in_thread(x509.check, der)
+        """Add a certificate that holds now; returns its fingerprint. Conflict if it is there already."""
+        common_name = await in_thread(x509.check_now, der)
         grant = _checked(dataclasses.replace(grant, name=grant.name or common_name))
         fingerprint = x509.fingerprint(der)
         async with self._database.write() as tx:
@@ -137,7 +137,7 @@ class CertificateService:
     async def _check_password(self, password: str, address: str) -> None:
         """One at a time, for each hash takes memory; without a password it takes as long and fails.
 
-        Who asks many times at once is counted before each hash, and where many wait, nobody joins them: hashing is work that
+        Whoever asks many times at once is counted before each hash, and where many wait, nobody joins them: hashing is work that
         strangers can ask for.
         """
         if self._waiting >= _WAITING:
@@ -157,9 +157,11 @@ class CertificateService:
     async def update(self, fingerprint: str, entry: Entry, *, caller: Caller) -> None:
         """Replace an entry; who is no administrator may only put another certificate in place of its own."""
         der = await _read(entry.certificate)
-        grant = _checked(Grant(entry.name, entry.type, entry.restricted, entry.projects))
         async with self._database.write() as tx:
             present = await _find(tx, fingerprint, caller)
+            if entry.type != present.type:
+                raise Forbidden("The certificate type cannot be changed")
+            grant = _checked(Grant(entry.name, entry.type, entry.restricted, entry.projects))
             if not caller.is_admin and grant != _grant_of(present):
                 raise Forbidden("Only the certificate itself can be changed by its holder")
             changed = der is not None and x509.fingerprint(der) != present.fingerprint
@@ -188,7 +190,10 @@ def _may_see(caller: Caller, entry: Certificate) -> bool:
 
 
 async def _find(tx: Transaction, fingerprint: str, caller: Caller) -> Certificate:
-    names.fingerprint(fingerprint)
+    try:
+        fingerprint = names.fingerprint(fingerprint.lower())
+    except BadRequest as error:
+        raise NotFound("Certificate not found") from error
     if caller.is_admin:
         return await rows.find(tx, fingerprint)
     # Looked up by the caller's own fingerprint, so that a prefix which others share tells nothing of them.

@@ -15,6 +15,7 @@ from urllib.parse import quote_plus
 
 from atoll.domain import clock
 from atoll.domain.caller import DAEMON, Caller
+from atoll.domain.entities import DEFAULT_PROJECT
 
 QUEUE = 4096
 
@@ -29,7 +30,8 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `project` is empty for what belongs to none."""
+    """Something that happened. `project` is empty for what belongs to none; of the server's own life clients are told as of the
+    default project, as LXD does."""
 
     type: EventType
     metadata: Mapping[str, Any]
@@ -43,7 +45,7 @@ class Event:
             "timestamp": self.timestamp,
             "metadata": self.metadata,
             "location": location,
-            "project": self.project,
+            "project": self.project or (DEFAULT_PROJECT if self.type is EventType.LIFECYCLE else ""),
         }
 
 
@@ -136,9 +138,11 @@ class EventHub:
         project: str = "",
         context: Mapping[str, Any] | None = None,
         caller: Caller = DAEMON,
+        is_project: bool = False,
     ) -> None:
-        """A lifecycle event: `action` as "instance-created", `source` as the object's URL."""
-        metadata: dict[str, Any] = {"action": action, "source": with_project(source, project)}
+        """A lifecycle event: `action` as "instance-created", `source` as the object's URL. `is_project`: the object is the
+        project itself, whose URL needs no `project=`."""
+        metadata: dict[str, Any] = {"action": action, "source": source if is_project else with_project(source, project)}
         if context:
             metadata["context"] = dict(context)
         if caller is not DAEMON:

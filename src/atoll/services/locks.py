@@ -41,6 +41,5 @@ class KeyedLocks:
                 del self._entries[key]
 
     def is_held(self, key: Hashable) -> bool:
-        """Whether somebody has it now."""
-        entry = self._entries.get(key)
-        return entry is not None and entry.lock.locked()
+        """Whether somebody has it now, or is the next to have it: whoever takes one that is not held never waits."""
+        return key in self._entries

@@ -11,7 +11,7 @@ from atoll import config as keys
 from atoll.db import networks as rows
 from atoll.db import projects as project_rows
 from atoll.db.engine import Database, Transaction
-from atoll.domain import names
+from atoll.domain import macs, names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT, Instance, Network
 from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound
@@ -23,6 +23,7 @@ from atoll.drivers.network.contract import Lease, NetworkDriver, NetworkState, R
 from atoll.host import netlink
 from atoll.host.rtnetlink import Link
 from atoll.host.threads import in_thread
+from atoll.services import nic_register
 from atoll.services.events import EventHub, with_project
 from atoll.services.instances.expand import Expanded
 from atoll.services.locks import KeyedLocks
@@ -55,7 +56,7 @@ class NetworkService:
         self._paths = paths
         self._warnings = warnings
         self._up: dict[str, NetworkDriver] = {}
-        self._reservations: dict[tuple[str, str, str], tuple[str, Reservation]] = {}
+        self._register = nic_register.NicRegister()
         self._locks = KeyedLocks()
         self._repairing: asyncio.Task[None] | None = None
 
@@ -65,14 +66,13 @@ class NetworkService:
         """Bring up all networks with the reservations of these instances; one that fails leaves the others working."""
         async with self._database.read() as tx:
             networks = await rows.find_all(tx)
-        managed = {network.name for network in networks}
-        for record, expanded in instances:
-            self._remember(record, expanded, {}, managed)
+        for record, expanded in sorted(instances, key=lambda each: each[0].id):  # of NICs in conflict the older one's is served
+            self._register.put(record, expanded, {})
         for network in networks:
             url = f"/1.0/networks/{network.name}"
             driver = self._make(network)
             try:
-                await driver.start(self._of(network.name))
+                await driver.start(self._served(network.name, driver))
             except AtollError as error:
                 log.error("Network %s is not available: %s", network.name, error)
                 await self._warnings.raise_("Network unavailable", "high", str(error), project=network.project, entity_url=url)
@@ -202,8 +202,8 @@ class NetworkService:
             driver = self._up.get(name) or self._make(network)
             async with Reverter(f"update network {name}") as undo:
                 if full != dict(network.config) or name not in self._up:
-                    await driver.update(full, self._of(name))
-                    undo.add(driver.update, network.config, self._of(name))
+                    await driver.update(full, self._served(name, driver))
+                    undo.add(driver.update, network.config, self._served(name, driver))
                 async with self._database.write() as tx:
                     await rows.update(tx, network.id, description, full)
                 self._up[name] = driver
@@ -256,53 +256,60 @@ class NetworkService:
 
     async def inherit(self, tx: Transaction, project: str, device: Mapping[str, str]) -> Mapping[str, str]:
         """A NIC device with what it inherits from its managed network; other devices as they are."""
+        driver = await self._driver_of(tx, project, device)
+        return device if driver is None else {**driver.describe_nic(device), **device}
+
+    async def check_nic(self, tx: Transaction, project: str, device: Mapping[str, str]) -> None:
+        """BadRequest for a NIC device with an address that its network cannot give it, be that named or only its bridge; the
+        device's keys are valid."""
+        driver = await self._driver_of(tx, project, device)
+        if driver is None and device.get("nictype") == "bridged":
+            driver = self._up.get(device.get("parent", ""))
+        if driver is not None:
+            driver.check_nic(device)
+
+    async def _driver_of(self, tx: Transaction, project: str, device: Mapping[str, str]) -> NetworkDriver | None:
+        """Of the managed network that a NIC device names; None for other devices."""
         if device.get("type") != "nic" or not device.get("network"):
-            return device
+            return None
         network = await rows.find(tx, await self._owner(tx, project), device["network"])
-        driver = self._up.get(network.name) or self._make(network)
-        return {**driver.describe_nic(device), **device}
+        return self._up.get(network.name) or self._make(network)
+
+    def require_free(self, record: Instance, expanded: Expanded, devices: Mapping[str, str]) -> None:
+        """Conflict if a NIC of those devices, by name with what is being done to each, is about to have an address or a name that
+        another NIC has on its bridge."""
+        own = nic_register.nics_of(record, expanded, {})
+        for name, action in devices.items():
+            key = (record.project, record.name, name)
+            if key not in own:
+                continue
+            driver = self._up.get(own[key].network)
+            if found := self._register.conflict(key, own, named=driver is not None and driver.names_guests):
+                raise Conflict(f'Failed {action} validation for device "{name}": {found}')
+
+    def new_hwaddr(self) -> str:
+        """A MAC address for a NIC: a random one that no other NIC on a bridge has."""
+        while self._register.has(found := macs.random()):
+            pass
+        return found
 
     async def reserve(self, record: Instance, expanded: Expanded, volatile: Mapping[str, str]) -> None:
         """The instance's NICs have these addresses: tell DHCP and DNS of every managed network that it is on."""
-        changed = self._remember(record, expanded, volatile, set(self._up))
-        for name in changed:
-            async with self._locks.hold(name):
-                await self._up[name].reserve(self._of(name))
+        await self._tell(self._register.put(record, expanded, volatile))
 
     async def release(self, project: str, instance: str) -> None:
         """The instance is gone, or got another name: forget its reservations."""
-        gone = [key for key in self._reservations if key[:2] == (project, instance)]
-        for name in {self._reservations.pop(key)[0] for key in gone}:
+        await self._tell(self._register.drop(project, instance))
+
+    async def _tell(self, bridges: set[str]) -> None:
+        """DHCP and DNS of those that are managed."""
+        for name in bridges & set(self._up):
             async with self._locks.hold(name):
-                if name in self._up:
-                    await self._up[name].reserve(self._of(name))
+                if driver := self._up.get(name):
+                    await driver.reserve(self._served(name, driver))
 
-    def _remember(self, record: Instance, expanded: Expanded, volatile: Mapping[str, str], managed: set[str]) -> set[str]:
-        """Update the reservations of an instance; names of the networks where something changed."""
-        before = {k: v for k, v in self._reservations.items() if k[:2] == (record.project, record.name)}
-        after: dict[tuple[str, str, str], tuple[str, Reservation]] = {}
-        for name, device in expanded.devices.items():
-            network = device.get("network") or device.get("parent", "")
-            if device.get("type") != "nic" or network not in managed:
-                continue
-            key = f"volatile.{name}.hwaddr"
-            hwaddr = device.get("hwaddr") or volatile.get(key) or record.config.get(key, "")
-            if hwaddr:
-                after[(record.project, record.name, name)] = (
-                    network,
-                    Reservation(
-                        record.project, record.name, name, hwaddr, device.get("ipv4.address", ""), device.get("ipv6.address", "")
-                    ),
-                )
-        if before == after:
-            return set()
-        for key_ in before:
-            del self._reservations[key_]
-        self._reservations.update(after)
-        return {network for network, _ in [*before.values(), *after.values()]} & set(self._up)
-
-    def _of(self, network: str) -> list[Reservation]:
-        return [reservation for name, reservation in self._reservations.values() if name == network]
+    def _served(self, network: str, driver: NetworkDriver) -> list[Reservation]:
+        return self._register.served(network, named=driver.names_guests)
 
     async def leases(self, project: str, name: str) -> list[Lease]:
         """Addresses in use on a managed network, as that project sees them."""
@@ -311,7 +318,7 @@ class NetworkService:
         driver = self._up.get(network.name)
         if driver is None:
             raise Conflict(f"Network {name!r} is not available")
-        return list(await driver.leases(self._of(name)))
+        return list(await driver.leases(self._served(name, driver)))
 
     async def state(self, project: str, name: str) -> NetworkState:
         """Facts of a network's interface, or of any interface of the host."""

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from atoll.domain import clock
-from atoll.domain.caller import Caller
+from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.errors import AtollError, BadRequest, Forbidden, NotFound
 from atoll.domain.status import OperationStatus
 from atoll.services.events import Event, EventHub, EventType
@@ -63,7 +63,7 @@ class OperationSpec:
     connect: Connect | None = None
     private: Mapping[str, Any] = field(default_factory=dict)  # metadata that only its creator gets, e.g. a token's secret
     seconds: float = 0.0  # after which a token is worth nothing any more; 0: never
-    largest_message: int = 0  # bytes of a message of a websocket that is not for control; 0: no bound
+    largest_message: int = 0  # bytes of a message of a websocket; 0: no bound but for those of control
 
 
 class Operation:
@@ -76,7 +76,6 @@ class Operation:
         self.status = OperationStatus.PENDING
         self.metadata: dict[str, Any] = dict(spec.metadata)
         self.error = ""
-        self.error_cause: AtollError | None = None
         self._hub = hub
         self._ended = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -106,7 +105,7 @@ class Operation:
             "updated_at": self.updated_at,
             "status": self.status.value,
             "status_code": self.status.code,
-            "resources": dict(self.spec.resources),
+            "resources": dict(self.spec.resources) or None,
             "metadata": metadata or None,
             "may_cancel": self.may_cancel,
             "err": self.error,
@@ -133,6 +132,11 @@ class Operation:
         self._changed()
         if status.is_final:
             self._ended.set()
+
+    def when_done(self, call: Callable[[], object]) -> None:
+        """Call it when its work is over, however that ends."""
+        assert self.task is not None  # of one with work
+        self.task.add_done_callback(lambda _: call())
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Until it ended, at most `timeout` seconds; whether it did."""
@@ -177,7 +181,6 @@ class OperationRegistry:
         except asyncio.CancelledError:
             self._end(operation, OperationStatus.CANCELLED, _CANCELLED)
         except AtollError as error:
-            operation.error_cause = error
             self._end(operation, OperationStatus.FAILURE, str(error))
         except Exception as error:  # whatever a defect of ours raises ends as the operation's failure, with a trace in the log
             log.exception("Operation %s (%s) failed", operation.id, operation.spec.description)
@@ -203,12 +206,13 @@ class OperationRegistry:
         """All of a project (and those that belong to none), or of all projects."""
         return [o for o in self._operations.values() if project is None or o.spec.project in ("", project)]
 
-    def cancel(self, operation: Operation) -> None:
+    def cancel(self, operation: Operation, *, caller: Caller = DAEMON) -> None:
         """Ask it to stop. BadRequest if it cannot be cancelled, or is asked already: its undo is not to be disturbed."""
         if not operation.may_cancel:
             raise BadRequest("This operation can't be cancelled")
         if operation.status is OperationStatus.CANCELLING:
             raise BadRequest("This operation is being cancelled already")
+        self._hub.lifecycle("operation-cancelled", operation.url, project=operation.spec.project, caller=caller)
         if operation.task is None:
             self._end(operation, OperationStatus.CANCELLED)
             return

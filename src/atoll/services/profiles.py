@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from atoll.db import profiles as rows
 from atoll.db.engine import Database
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Devices, Profile
-from atoll.domain.errors import BadRequest, Conflict, HostError
+from atoll.domain.errors import BadRequest, Conflict, Forbidden, HostError
 from atoll.services.events import EventHub, with_project
 from atoll.services.instances import records
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.profile_change import Failures, ProfileChanger
 from atoll.services.projects import ProjectService
+
+
+def profile_path(name: str) -> str:
+    """A profile's address; spaces and the like are quoted."""
+    return f"/1.0/profiles/{quote(name, safe='')}"
 
 
 class ProfileService:
@@ -58,13 +64,14 @@ class ProfileService:
         names.profile(name)
         owner = await self._projects.owner(project, "profiles")
         self._changer.check(config)
+        config, devices = records.without_empty(config), records.whole_devices(devices)
         async with self._database.write() as tx:
             await self._devices.validate(tx, owner, devices)
             try:
                 await rows.create(tx, owner, name, description, config, devices)
             except Conflict as error:
                 raise Conflict(f"The profile {name!r} already exists") from error
-        self._hub.lifecycle("profile-created", f"/1.0/profiles/{name}", project=owner, caller=caller)
+        self._hub.lifecycle("profile-created", profile_path(name), project=owner, caller=caller)
 
     async def update(
         self, project: str, name: str, description: str, config: Mapping[str, str], devices: Devices, *, caller: Caller
@@ -73,13 +80,13 @@ class ProfileService:
         it so."""
         owner = await self._projects.owner(project, "profiles")
         self._changer.check(config)
+        config, devices = records.without_empty(config), records.whole_devices(devices)
         async with self._database.read() as tx:
             profile = await rows.find(tx, owner, name)
             await self._devices.validate(tx, owner, devices)
-        config = records.without_empty(config)
         new = dataclasses.replace(profile, description=description, config=config, devices=devices)
         failed = await self._changer.change(profile, new)
-        self._hub.lifecycle("profile-updated", f"/1.0/profiles/{name}", project=owner, caller=caller)
+        self._hub.lifecycle("profile-updated", profile_path(name), project=owner, caller=caller)
         if failed:
             raise HostError(_failures(failed))
 
@@ -87,7 +94,7 @@ class ProfileService:
         """Change its name."""
         names.profile(new)
         if name == "default":
-            raise Conflict("The 'default' profile cannot be renamed")
+            raise Forbidden('The "default" profile cannot be renamed')
         owner = await self._projects.owner(project, "profiles")
         async with self._database.write() as tx:
             profile = await rows.find(tx, owner, name)
@@ -95,19 +102,19 @@ class ProfileService:
                 await rows.rename(tx, profile.id, new)
             except Conflict as error:
                 raise Conflict(f"Name {new!r} already in use") from error
-        self._hub.lifecycle("profile-renamed", f"/1.0/profiles/{new}", project=owner, context={"old_name": name}, caller=caller)
+        self._hub.lifecycle("profile-renamed", profile_path(new), project=owner, context={"old_name": name}, caller=caller)
 
     async def delete(self, project: str, name: str, *, caller: Caller) -> None:
         """Only an unused one."""
         if name == "default":
-            raise Conflict("The 'default' profile cannot be deleted")
+            raise Forbidden('The "default" profile cannot be deleted')
         owner = await self._projects.owner(project, "profiles")
         async with self._database.write() as tx:
             profile = await rows.find(tx, owner, name)
             if (await rows.users(tx, [profile.id])).get(profile.id):
                 raise BadRequest("Profile is currently in use")
             await rows.delete(tx, profile.id)
-        self._hub.lifecycle("profile-deleted", f"/1.0/profiles/{name}", project=owner, caller=caller)
+        self._hub.lifecycle("profile-deleted", profile_path(name), project=owner, caller=caller)
 
 
 def _urls(users: list[tuple[str, str]]) -> list[str]:

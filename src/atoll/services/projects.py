@@ -13,7 +13,7 @@ from atoll.db.engine import Database, Transaction
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT, Project
-from atoll.domain.errors import BadRequest, Conflict, Unsupported
+from atoll.domain.errors import BadRequest, Conflict, Forbidden, Unsupported
 from atoll.services.events import EventHub
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 
@@ -67,7 +67,7 @@ class ProjectService:
             if keys.PROJECT.get(full, "features.profiles"):
                 await self._make_default_profile(tx, name)
             await _lend_images(tx, None, await rows.find(tx, name))
-        self._hub.lifecycle("project-created", f"/1.0/projects/{name}", caller=caller)
+        self._tell("project-created", name, caller)
 
     @staticmethod
     async def _make_default_profile(tx: Transaction, project: str) -> None:
@@ -82,7 +82,7 @@ class ProjectService:
             await self._check_features(tx, project, config)
             await rows.update(tx, project.id, description, config)
             await _lend_images(tx, project, await rows.find(tx, name))
-        self._hub.lifecycle("project-updated", f"/1.0/projects/{name}", caller=caller)
+        self._tell("project-updated", name, caller)
 
     async def _check_features(self, tx: Transaction, project: Project, config: Mapping[str, str]) -> None:
         changed = [
@@ -110,18 +110,21 @@ class ProjectService:
         async def work(_: Operation) -> None:
             await self._rename(name, new, caller=caller)
 
+        if name == DEFAULT_PROJECT:
+            raise _default_is_kept("renamed")
         resources = {"projects": [f"/1.0/projects/{name}"]}
         return self._operations.start(OperationSpec("Renaming project", work, project=name, resources=resources, caller=caller))
 
     async def _rename(self, name: str, new: str, *, caller: Caller) -> None:
-        if name == DEFAULT_PROJECT:
-            raise _default_is_kept("renamed")
         async with self._database.write() as tx:
             project = await rows.find(tx, name)
             if await _in_use(tx, project):
                 raise BadRequest("Only empty projects can be renamed")
-            await rows.rename(tx, project.id, new)
-        self._hub.lifecycle("project-renamed", f"/1.0/projects/{new}", context={"old_name": name}, caller=caller)
+            try:
+                await rows.rename(tx, project.id, new)
+            except Conflict as error:
+                raise Conflict(f'A project named "{new}" already exists') from error
+        self._tell("project-renamed", new, caller, old_name=name)
 
     async def delete(self, name: str, *, caller: Caller) -> None:
         """Only an empty one."""
@@ -132,7 +135,11 @@ class ProjectService:
             if await _in_use(tx, project):
                 raise BadRequest("Only empty projects can be removed")
             await rows.delete(tx, project.id)
-        self._hub.lifecycle("project-deleted", f"/1.0/projects/{name}", caller=caller)
+        self._tell("project-deleted", name, caller)
+
+    def _tell(self, action: str, name: str, caller: Caller, **context: str) -> None:
+        url = f"/1.0/projects/{name}"
+        self._hub.lifecycle(action, url, project=name, is_project=True, context=context, caller=caller)
 
     async def resources(self, project: Project) -> dict[str, dict[str, int]]:
         """How much of each limited thing a project uses; a limit of -1 is none."""
@@ -140,8 +147,8 @@ class ProjectService:
             users = await rows.users(tx, project.id)
         kinds = [kind for kind, _, _ in users]
         counted = {"containers": "instances", "instances": "instances", "networks": "networks"}
-        found = {name: {"limit": _limit(project, name), "usage": kinds.count(kind)} for name, kind in counted.items()}
-        found["virtual-machines"] = {"limit": _limit(project, "virtual-machines"), "usage": 0}
+        found = {name: {"Limit": _limit(project, name), "Usage": kinds.count(kind)} for name, kind in counted.items()}
+        found["virtual-machines"] = {"Limit": _limit(project, "virtual-machines"), "Usage": 0}
         return found
 
     async def owner(self, name: str, feature: str) -> str:
@@ -180,9 +187,9 @@ def _limit(project: Project, name: str) -> int:
     return int(project.config.get(f"limits.{name}") or -1)
 
 
-def _default_is_kept(what: str) -> Conflict:
+def _default_is_kept(what: str) -> Forbidden:
     """The default project is for ever."""
-    return Conflict(f"The 'default' project cannot be {what}")
+    return Forbidden(f"The 'default' project cannot be {what}")
 
 
 async def _used_by(tx: Transaction, project: Project) -> list[str]:

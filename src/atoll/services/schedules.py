@@ -10,7 +10,7 @@ from atoll.config import timevalues
 from atoll.config.timevalues import Schedule
 
 AT_ONCE = 2
-"""Snapshots that are taken or removed at the same time: more would only be in the way of who works on the host."""
+"""Snapshots that are taken or removed at the same time: more would only be in the way of whoever works on the host."""
 
 
 def is_due(schedule: str, minutes: Sequence[datetime]) -> bool:

@@ -1,6 +1,6 @@
 """The server's own configuration: rows in the global and in the local database, one effective config in memory.
 
-Who depends on keys subscribes to a prefix of their names. A subscriber is an async context manager around the commit: it is
+Whoever depends on keys subscribes to a prefix of their names. A subscriber is an async context manager around the commit: it is
 entered with the changed keys after they were found valid, and may refuse by raising; when the commit or a later subscriber
 fails it gets that error and undoes what it did; when it is left without one, the change is in force.
 """
@@ -110,8 +110,8 @@ class SettingsService:
 
     async def _change(self, wanted: dict[str, str], *, caller: Caller) -> None:
         """To the wanted configuration, by way of all subscribers. The turn is held."""
-        wanted = {key: value for key, value in wanted.items() if value}
         SERVER.validate(wanted)
+        wanted = {key: value for key, value in wanted.items() if value}
         changes = {
             key: wanted.get(key, "")
             for key in sorted({*wanted, *self._config})

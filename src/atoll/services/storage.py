@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 from atoll import config as keys
 from atoll.db import storage as rows
-from atoll.db.engine import Database
-from atoll.domain import clock, names
+from atoll.db.engine import Database, Transaction
+from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import DEFAULT_PROJECT, StoragePool
 from atoll.domain.errors import AtollError, BadRequest, Conflict, NotFound, Unavailable, Unsupported
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
 from atoll.drivers import storage as drivers
-from atoll.drivers.storage.contract import AdjustablePool, Fill, Pool, Resources, StorageDriver, VolumeId, VolumeKind
+from atoll.drivers.storage.contract import AdjustablePool, Pool, Resources, StorageDriver, VolumeId
 from atoll.host.threads import in_thread
-from atoll.services import pool_contents, pool_sources
+from atoll.services import pool_contents, pool_sources, settling
 from atoll.services.events import EventHub
 from atoll.services.locks import KeyedLocks
+from atoll.services.settling import Half
+from atoll.services.volume_urls import pool_path, volume_url
 from atoll.services.warnings import WarningService
 
 log = logging.getLogger(__name__)
-
-_PLAIN = "$&+,:;=@"
-"""What a segment of a URL's path has besides letters, digits and `_.-~`."""
 
 PREFERRED = ("overlay", "btrfs", "dir")
 """Order in which drivers are offered."""
@@ -49,7 +48,7 @@ _UNLIMITED = "Storage sizes not enforced"
 """Type of the warning; LXD writes it to its log."""
 
 _PLACES = ("places",)
-"""Key of the lock of who looks which places on the host are free for a new pool, and takes one."""
+"""Key of the lock that is held while a new pool looks for a free place on the host and takes it."""
 
 _settling: ContextVar[str] = ContextVar("_settling", default="")
 """The pool that this task repairs."""
@@ -66,7 +65,6 @@ class StorageService:
         self._open: dict[str, StorageDriver] = {}
         self._unsettled: set[str] = set()
         self._limiting: dict[str, bool] = {}  # by pool, whether a size could be set the last time
-        self._unpacked: set[tuple[str, str]] = set()
         self._locks = KeyedLocks()
 
     # --- drivers -------------------------------------------------------------------------------------------------------
@@ -78,13 +76,13 @@ class StorageService:
         return self._open[pool]
 
     def is_available(self, pool: str) -> bool:
-        """Whether who asks can use it."""
+        """Whether the task that asks can use the pool: it is open, and no other task repairs or deletes it."""
         return pool in self._open and (pool not in self._unsettled or _settling.get() == pool)
 
     async def set_size(self, pool: str, volume: VolumeId, size: int | None) -> None:
-        """Limit a volume, or no more. Where the pool cannot do that the volume stays without limit, as with LXD, and a warning,
-        the first time, says why; it is over with the first size that holds."""
-        url = f"/1.0/storage-pools/{pool}"
+        """Limit a volume to `size` bytes; None takes the limit away. Where the pool cannot limit it stays unlimited, as with LXD;
+        a warning says why the first time, and is resolved by the first limit that can be set."""
+        url = pool_path(pool)
         try:
             await self.driver(pool).set_size(volume, size)
         except Unsupported as error:
@@ -108,28 +106,49 @@ class StorageService:
 
     async def start(self) -> None:
         """Open all pools and let them repair what a kill left; one that fails leaves the others working, with a warning."""
+        for sentence in await self.settle():
+            log.warning("Repaired: %s", sentence)
         async with self._database.read() as tx:
             pools = await rows.pools(tx)
             known = await pool_contents.known_volumes(tx)
         for pool in pools:
-            if pool.phase:
-                await self._remove_half(pool)
-            else:
+            if not pool.phase:
                 await self._try(pool, known.get(pool.name, set()))
 
-    async def _remove_half(self, pool: StoragePool) -> None:
-        """What a kill left of a pool that was being made or deleted. If it cannot be removed the next start tries again."""
+    async def settle(self) -> list[str]:
+        """See `settling`: remove what is left of pools that were being made or deleted."""
+        async with self._database.read() as tx:
+            half = [pool.name for pool in await rows.pools(tx) if pool.phase]
+        halves = [Half(f"storage pool {name}", [name], partial(self._remove_half, name)) for name in half]
+        return await settling.each(self._locks, halves)
+
+    async def _remove_half(self, name: str) -> list[str]:
+        """Of a pool whose lock is held, if it is half there. One that has come into use since its deletion failed stays."""
+        with self._closed(name):
+            async with self._database.write() as tx:
+                half = [pool for pool in await rows.pools(tx) if pool.name == name and pool.phase]
+                if half and half[0].phase == DELETING and await _users(tx, name):
+                    await rows.set_pool_phase(tx, half[0].id, "")
+                    return [f"storage pool {name} stays: it was not deleted, and is in use"]
+            for pool in half:
+                await self._make(pool).delete_pool()
+                self._open.pop(name, None)
+                await self._forget(pool.id)
+        return [f"removed storage pool {name}: its {pool.phase} was cut off" for pool in half]
+
+    @contextmanager
+    def _closed(self, name: str) -> Iterator[None]:
+        """Nobody begins to use the pool while the block runs: whoever writes a volume's row asks for the driver in the same
+        transaction."""
+        self._unsettled.add(name)
         try:
-            await self._make(pool).delete_pool()
-        except AtollError as error:
-            log.error("What a kill left of storage pool %s cannot be removed: %s", pool.name, error)
-        else:
-            await self._forget(pool.id)
-            log.warning("Repaired: removed storage pool %s: its %s was cut off", pool.name, pool.phase)
+            yield
+        finally:
+            self._unsettled.discard(name)
 
     async def _try(self, pool: StoragePool, known: Collection[VolumeId]) -> bool:
-        """Open it, with a warning if that fails. Whether it is open."""
-        url = f"/1.0/storage-pools/{pool.name}"
+        """Open a pool and repair it, with a warning if that fails. Returns whether it is open."""
+        url = pool_path(pool.name)
         try:
             driver = self._make(pool)
             await driver.open()
@@ -144,8 +163,14 @@ class StorageService:
         return True
 
     async def unavailable(self) -> list[str]:
-        """Names of the pools that could not be opened."""
-        return [pool.name for pool in await self.find_all() if pool.name not in self._open and not pool.phase]
+        """Names of the pools that could not be opened, and that nobody is at work on."""
+        known = [pool.name for pool in await self.find_all() if not pool.phase]
+        return [name for name in known if name not in self._open and not self._locks.is_held(name)]
+
+    async def with_unfinished(self) -> list[str]:
+        """Names of the pools that are open and have anything in them that is being done, or was left half done."""
+        async with self._database.read() as tx:
+            return [name for name in await rows.pools_with_unfinished(tx) if self.is_available(name)]
 
     @asynccontextmanager
     async def reopening(self, name: str) -> AsyncIterator[bool]:
@@ -158,13 +183,12 @@ class StorageService:
             if pool is None or pool.phase or name in self._open:  # it goes, or is gone, or somebody was faster
                 yield False
                 return
-            self._unsettled.add(name)
             settling = _settling.set(name)
             try:
-                yield await self._try(pool, known.get(name, set()))
+                with self._closed(name):
+                    yield await self._try(pool, known.get(name, set()))
             finally:
                 _settling.reset(settling)
-                self._unsettled.discard(name)
 
     async def stop(self) -> None:
         """Close the pools; those with mounted volumes stay as they are."""
@@ -175,13 +199,17 @@ class StorageService:
     def _make(self, pool: StoragePool) -> StorageDriver:
         return drivers.REGISTRY.create(pool.driver, self._place(pool))
 
+    def path(self, pool: str) -> Path:
+        """The pool's folder in the state directory."""
+        return self._paths.pools / pool
+
     def _place(self, pool: StoragePool) -> Pool:
         return Pool(pool.name, self.path(pool.name), pool.config)
 
     # --- pools ---------------------------------------------------------------------------------------------------------
 
     async def find_all(self) -> list[StoragePool]:
-        """All pools, but for such as are only being made."""
+        """All pools but those that are still being made."""
         async with self._database.read() as tx:
             return [pool for pool in await rows.pools(tx) if pool.phase != CREATING]
 
@@ -194,7 +222,7 @@ class StorageService:
         return found
 
     def status(self, name: str) -> str:
-        """LXD's word for whether it can be used."""
+        """LXD's word for whether a pool can be used."""
         return "Created" if self.is_available(name) else "Unavailable"
 
     async def create(self, name: str, driver_name: str, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
@@ -208,6 +236,7 @@ class StorageService:
         if reason is not None:
             raise BadRequest(f"Storage driver {driver_name!r} can't be used here: {reason}")
         async with self._locks.hold(name, _PLACES), Reverter(f"create storage pool {name}") as undo:
+            await self._remove_half(name)
             present = await self.find_all()
             if any(pool.name == name for pool in present):
                 raise Conflict(f"Storage pool {name!r} already exists")
@@ -219,7 +248,8 @@ class StorageService:
                 pool_id = await rows.create_pool(tx, name, driver_name, description, config, phase=CREATING)
             undo.add(self._forget, pool_id)
             decided = await driver.create_pool()
-            undo.add(driver.delete_pool)
+            undo.success()
+            undo.add(self._unmake, driver, pool_id)
             full = {key: value for key, value in {**config, **decided}.items() if value}
             opened = self._make(dataclasses.replace(draft, config=full))
             await opened.open()
@@ -229,7 +259,7 @@ class StorageService:
                 await rows.set_pool_phase(tx, pool_id, "")
             self._open[name] = opened
             undo.success()
-        self._hub.lifecycle("storage-pool-created", f"/1.0/storage-pools/{name}", context={"driver": driver_name}, caller=caller)
+        self._tell("storage-pool-created", name, caller)
 
     async def update(self, name: str, description: str, config: Mapping[str, str], *, caller: Caller) -> None:
         """Replace description and configuration; what the pool is made of cannot change."""
@@ -246,13 +276,12 @@ class StorageService:
                 await driver.adjust(config)
             async with self._database.write() as tx:
                 await rows.update_pool(tx, pool.id, description, config)
-        self._hub.lifecycle("storage-pool-updated", f"/1.0/storage-pools/{name}", caller=caller)
+        self._tell("storage-pool-updated", name, caller)
 
     async def delete(self, name: str, *, caller: Caller) -> None:
-        """Only an unused one; its image volumes go with it."""
+        """Delete an unused pool, with its image volumes. BadRequest if something uses it."""
         async with self._locks.hold(name):
-            self._unsettled.add(name)  # who writes a volume's row asks for the driver in the same transaction
-            try:
+            with self._closed(name):
                 pool = await self._begin_delete(name)
                 driver = self._open.get(name) or self._make(pool)
                 async with Reverter(f"delete storage pool {name}") as undo:
@@ -260,19 +289,23 @@ class StorageService:
                     await driver.delete_pool()
                     undo.success()
                 self._open.pop(name, None)
-            finally:
-                self._unsettled.discard(name)
-            self._unpacked = {each for each in self._unpacked if each[0] != name}
             await self._forget(pool.id)
-            await self._warnings.resolve(_UNAVAILABLE, entity_url=f"/1.0/storage-pools/{name}")
-        self._hub.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{name}", caller=caller)
+            await self._warnings.resolve(_UNAVAILABLE, entity_url=pool_path(name))
+        self._tell("storage-pool-deleted", name, caller)
+
+    def _tell(self, action: str, name: str, caller: Caller) -> None:
+        """Pools are of no project; their events are, as LXD has it, the default project's."""
+        self._hub.lifecycle(action, pool_path(name), project=DEFAULT_PROJECT, caller=caller)
+
+    async def _unmake(self, driver: StorageDriver, pool_id: int) -> None:
+        """The row goes last: as long as there is anything of the pool, `settle` finds it."""
+        await driver.delete_pool()
+        await self._forget(pool_id)
 
     async def _begin_delete(self, name: str) -> StoragePool:
         async with self._database.write() as tx:
             pool = await rows.pool(tx, name)
-            volumes = [each for each in await rows.volumes(tx, pool=name) if each.type != "image"]
-            users = [volume_url(name, each.type, each.name, each.project) for each in volumes]
-            if users := users or await pool_contents.profiles_with(tx, name):
+            if users := await _users(tx, name):
                 raise BadRequest(f"The storage pool is currently in use by {users[0]}")
             await rows.set_pool_phase(tx, pool.id, DELETING)
         return pool
@@ -337,66 +370,9 @@ class StorageService:
                 await rows.create_pool(tx, pool.name, pool.driver, pool.description, pool.config)
             self._open[pool.name] = driver
 
-    # --- image volumes -------------------------------------------------------------------------------------------------
 
-    async def ensure_image(self, pool: str, fingerprint: str, fill: Fill) -> VolumeId:
-        """The pool's volume of an image, made once however many ask for it at the same time."""
-        volume = VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint)
-        driver = self.driver(pool)
-        if (pool, fingerprint) in self._unpacked:
-            return volume
-        async with self._locks.hold((pool, fingerprint)):
-            async with self._database.read() as tx:
-                present = await rows.volumes(tx, pool=pool, type="image")
-            if any(row.name == fingerprint for row in present):
-                self._unpacked.add((pool, fingerprint))
-                return volume
-            async with Reverter(f"unpack image {fingerprint[:12]} in {pool}") as undo:
-                # A volume without a row is one whose making was cut off before the row: it is made anew.
-                await driver.delete(volume)
-                await driver.create(volume, fill)
-                undo.add(driver.delete, volume)
-                async with self._database.write() as tx:
-                    await rows.create_volume(
-                        tx, pool, DEFAULT_PROJECT, "image", fingerprint, config={}, created_at=clock.rfc3339()
-                    )
-                undo.success()
-            self._unpacked.add((pool, fingerprint))
-        return volume
-
-    async def pools_with_image(self, fingerprint: str) -> list[str]:
-        """Where an image is unpacked."""
-        async with self._database.read() as tx:
-            return [row.pool for row in await rows.volumes(tx, type="image") if row.name == fingerprint]
-
-    async def forget_image(self, fingerprint: str) -> None:
-        """The image is gone: remove its volumes from all pools."""
-        async with self._database.read() as tx:
-            volumes = [v for v in await rows.volumes(tx, type="image") if v.name == fingerprint]
-        for row in volumes:
-            async with self._locks.hold((row.pool, fingerprint)):
-                self._unpacked.discard((row.pool, fingerprint))
-                if self.is_available(row.pool):  # else it is found without a row and removed when the pool is back
-                    await self.driver(row.pool).delete(VolumeId(VolumeKind.IMAGE, DEFAULT_PROJECT, fingerprint))
-                async with self._database.write() as tx:
-                    await rows.delete_volume(tx, row.id)
-
-    def path(self, pool: str) -> Path:
-        """The pool's folder in the state directory."""
-        return self._paths.pools / pool
-
-
-def volume_url(pool: str, kind: str, name: str, project: str, *, snapshot: str = "") -> str:
-    """URL of whatever a volume belongs to: an instance or image itself, else the custom volume; or of a snapshot of it."""
-    suffix = f"/snapshots/{snapshot}" if snapshot else ""
-    suffix += "" if project == DEFAULT_PROJECT else f"?project={project}"
-    if kind in ("container", "virtual-machine"):
-        return f"/1.0/instances/{name}{suffix}"
-    if kind == "image":
-        return f"/1.0/images/{name}{suffix}"
-    return f"{volume_path(pool, kind, name)}{suffix}"
-
-
-def volume_path(pool: str, kind: str, name: str) -> str:
-    """Path of a volume, or of what is below it ("NAME/snapshots/SNAPSHOT"); names may have any character but a slash."""
-    return "/".join(("/1.0/storage-pools", quote(pool, safe=_PLAIN), "volumes", kind, quote(name, safe=f"/{_PLAIN}")))
+async def _users(tx: Transaction, name: str) -> list[str]:
+    """URLs of what keeps a pool from being deleted."""
+    volumes = [each for each in await rows.volumes(tx, pool=name) if each.type != "image"]
+    found = [volume_url(name, each.type, each.name, each.project) for each in volumes]
+    return found or await pool_contents.profiles_with(tx, name)

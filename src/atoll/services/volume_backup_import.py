@@ -31,8 +31,9 @@ from atoll.services.instances import backup_streams, restoring
 from atoll.services.instances.backup_files import UPLOAD, BackupFiles
 from atoll.services.intake import Chunks
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_backups import KIND
+from atoll.services.volume_urls import volume_url
 from atoll.services.volumes import NewVolume, VolumeService, volume_id
 
 _LAST_IDMAP = "volatile.idmap.last"

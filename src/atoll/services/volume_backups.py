@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from atoll.db import storage as storage_rows
@@ -22,15 +23,17 @@ from atoll.domain.compression import Compression
 from atoll.domain.entities import StorageVolume, VolumeBackup
 from atoll.domain.errors import AtollError, NotFound
 from atoll.domain.paths import Paths
+from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.host import archive_pack
 from atoll.host.threads import in_thread
 from atoll.services import backup_records, volume_backup_content
-from atoll.services.backup_records import BackupRecords, Order
+from atoll.services.backup_records import BackupRecords, Finish, Order
 from atoll.services.instances.backup_files import ARCHIVE, BackupFiles
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_backup_content import Subject
 from atoll.services.volume_copy import VolumeCopier
+from atoll.services.volume_urls import volume_url
 from atoll.services.volumes import CUSTOM, VolumeService, volume_id
 
 log = logging.getLogger(__name__)
@@ -83,8 +86,9 @@ class VolumeBackups:
 
     # --- making --------------------------------------------------------------------------------------------------------
 
-    async def create(self, volume: StorageVolume, order: Order, *, caller: Caller) -> Operation:
-        """The operation that makes one. Refused before it starts for a bad or taken name, or an unknown compression."""
+    async def create(self, volume: StorageVolume, order: Order, *, asking: str, caller: Caller) -> Operation:
+        """The operation that makes one. Refused before it starts for a bad or taken name, or an unknown compression. `asking`,
+        here and below: the project that asks, whose clients hear of the operation."""
         self._volumes.refuse_daemons(volume, "cannot be backed up")
         packing = await self._records.compression(volume.project, order.compression)
         present = await self.find_all(volume)
@@ -94,11 +98,12 @@ class VolumeBackups:
 
         async def work(operation: Operation) -> None:
             async with self._records.making(row_id) as finish, self._turn, self._volumes.hold(volume) as (held,):
-                await self._make(held, backup, packing, operation, volume_only=order.alone, optimized=optimized)
-                await finish(key_of(held), backup)
-            self._volumes.tell("storage-volume-backup-created", held, f"/backups/{backup}", caller=caller)
+                await self._make(held, backup, packing, operation, finish, volume_only=order.alone, optimized=optimized)
+            self._volumes.tell("storage-volume-backup-created", held, f"/backups/{backup}", caller=caller, type=CUSTOM)
 
-        return self._start("Creating custom volume backup", volume, backup, work, caller)
+        operation = self._start("Creating custom volume backup", volume, backup, work, asking=asking, caller=caller)
+        operation.when_done(partial(self._records.done, row_id))
+        return operation
 
     async def _make(
         self,
@@ -106,6 +111,7 @@ class VolumeBackups:
         backup: str,
         packing: Compression,
         operation: Operation,
+        finish: Finish,
         *,
         volume_only: bool,
         optimized: bool,
@@ -125,11 +131,11 @@ class VolumeBackups:
                 packed = await volume_backup_content.plain(stack, driver, subject, content, stage)
             report = backup_records.report(operation)
             await archive_pack.pack_tar(packed.members, packed.names, stage / ARCHIVE, compression=packing, progress=report)
-            await self._files.publish(stage, key_of(volume), backup)
+            await finish(stage, key_of(volume), backup)
 
     # --- renaming, deleting --------------------------------------------------------------------------------------------
 
-    async def rename(self, volume: StorageVolume, backup: str, new: str, *, caller: Caller) -> Operation:
+    async def rename(self, volume: StorageVolume, backup: str, new: str, *, asking: str, caller: Caller) -> Operation:
         """The operation that gives one another name. Conflict if that is taken, or the backup not whole."""
         found = await self.find(volume, backup)
         names.backup(new)
@@ -140,9 +146,9 @@ class VolumeBackups:
                 await self._records.rename(key_of(held), found, new)
             self._volumes.tell("storage-volume-backup-renamed", held, f"/backups/{new}", caller=caller, old_name=backup)
 
-        return self._start("Renaming custom volume backup", volume, backup, work, caller)
+        return self._start("Renaming custom volume backup", volume, backup, work, asking=asking, caller=caller)
 
-    async def delete(self, volume: StorageVolume, backup: str, *, caller: Caller) -> Operation:
+    async def delete(self, volume: StorageVolume, backup: str, *, asking: str, caller: Caller) -> Operation:
         """The operation that removes one."""
         found = await self.find(volume, backup)
         backup_records.require_whole(found)
@@ -150,19 +156,19 @@ class VolumeBackups:
         async def work(_: Operation) -> None:
             await self._delete(volume, found, caller=caller)
 
-        return self._start("Deleting custom volume backup", volume, backup, work, caller)
+        return self._start("Deleting custom volume backup", volume, backup, work, asking=asking, caller=caller)
 
     async def _delete(self, volume: StorageVolume, backup: VolumeBackup, *, caller: Caller) -> None:
         async with self._volumes.hold(volume) as (held,):
             await self._records.delete(key_of(held), backup)
         self._volumes.tell("storage-volume-backup-deleted", held, f"/backups/{backup.name}", caller=caller)
 
-    def _start(self, what: str, volume: StorageVolume, backup: str, work: Work, caller: Caller) -> Operation:
+    def _start(self, what: str, volume: StorageVolume, backup: str, work: Work, *, asking: str, caller: Caller) -> Operation:
         resources = {
             "storage_volumes": [volume_url(volume.pool, CUSTOM, volume.name, volume.project)],
             "backups": [f"/1.0/backups/{backup}"],  # not its URL: clients cut the name out of it by this prefix
         }
-        return self._operations.start(OperationSpec(what, work, project=volume.project, resources=resources, caller=caller))
+        return self._operations.start(OperationSpec(what, work, project=asking, resources=resources, caller=caller))
 
     # --- when volumes go or move ---------------------------------------------------------------------------------------
 
@@ -172,6 +178,7 @@ class VolumeBackups:
             await self._files.remove(key_of(volume), backup.name)
             if backup.phase.startswith(backup_records.RENAMING):
                 await self._files.remove(key_of(volume), backup.phase.removeprefix(backup_records.RENAMING))
+        await self._files.remove_owner(key_of(volume))
 
     async def follow(self, old: StorageVolume, new: StorageVolume) -> None:
         """The files of a volume that has moved. Can be repeated."""
@@ -180,7 +187,9 @@ class VolumeBackups:
     # --- unasked -------------------------------------------------------------------------------------------------------
 
     async def expire(self, _: Sequence[datetime]) -> None:
-        """A job of the scheduler: remove what has expired."""
+        """A job of the scheduler: remove what has expired, and settle what is half done."""
+        for sentence in await self._settle():
+            log.warning("Repaired: %s", sentence)
         async with self._database.read() as tx:
             expired = await rows.expired(tx, clock.rfc3339())
         for backup in expired:
@@ -193,13 +202,17 @@ class VolumeBackups:
     async def repair(self) -> list[str]:
         """On start, when all volumes are in their places: remove or finish what a kill cut off. One sentence for each."""
         async with self._database.read() as tx:
-            unfinished = await rows.unfinished(tx)
-            listed = await storage_rows.volumes(tx, type=CUSTOM)
-        keys = {(each.pool, each.project, each.name): key_of(each) for each in listed}
-        done = [await self._records.settle(keys[(each.pool, each.project, each.volume)], each) for each in unfinished]
-        for folder in await self._files.leftovers(list(keys.values())):
+            keys = [key_of(each) for each in await storage_rows.volumes(tx, type=CUSTOM)]
+        done = await self._settle()
+        for folder in await self._files.leftovers(keys):
             await self._files.discard(folder)
         return done
+
+    async def _settle(self) -> list[str]:
+        async with self._database.read() as tx:
+            unfinished = await rows.unfinished(tx)
+        keys = (f"{each.pool}/{VolumeId(VolumeKind.CUSTOM, each.project, each.volume).key}" for each in unfinished)
+        return await self._records.settle(zip(keys, unfinished, strict=True))
 
 
 def key_of(volume: StorageVolume) -> str:

@@ -26,7 +26,8 @@ from atoll.drivers.storage.contract import VolumeId
 from atoll.services.instances import transfer
 from atoll.services.instances.transfer import Place
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
+from atoll.services.volume_urls import volume_url
 from atoll.services.volume_users import VolumeUsers
 from atoll.services.volumes import CREATING, CUSTOM, DELETING, NewVolume, VolumeService, volume_id
 
@@ -89,7 +90,7 @@ class VolumeCopier:
         async def work(_: Operation) -> None:
             await self._copy(origin, target, source, known, target.description or description, caller=caller)
 
-        return self._start("Copying storage volume", target, work, caller)
+        return self._start(target, work, caller)
 
     async def find_target(self, target: Target) -> StorageVolume | None:
         """The volume that is there already, if one is."""
@@ -200,7 +201,7 @@ class VolumeCopier:
                     await self._refresh(source_now, target_now, volume_only=source.volume_only)
             self._volumes.tell("storage-volume-updated", target_now, caller=caller)
 
-        return self._start("Refreshing storage volume", Target(target.pool, target.project, target.name), work, caller)
+        return self._start(Target(target.pool, target.project, target.name), work, caller)
 
     async def _refresh(self, origin: StorageVolume, target: StorageVolume, *, volume_only: bool) -> None:
         await self._volumes.contents.require_fits(target, origin)
@@ -267,14 +268,19 @@ class VolumeCopier:
 
     # --- after a kill --------------------------------------------------------------------------------------------------
 
-    async def repair(self) -> list[str]:
-        """On start: say which refreshes were cut off. One sentence for each."""
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """See `settling`: say which refreshes were cut off. One sentence for each."""
         async with self._database.read() as tx:
-            half = [volume for volume in await rows.volumes(tx, type=CUSTOM) if volume.phase == REFRESHING]
-        for volume in half:
-            await self._set_phase(volume, "")
-        return [f"volume {each.name} of pool {each.pool}: its refresh was cut off; refresh it again" for each in half]
+            half = [volume for volume in await rows.volumes(tx, pool=pool, type=CUSTOM) if volume.phase == REFRESHING]
+        return await self._volumes.settle(half, self._put_right)
 
-    def _start(self, what: str, target: Target, work: Work, caller: Caller) -> Operation:
+    async def _put_right(self, volume: StorageVolume) -> Sequence[str]:
+        if volume.phase != REFRESHING:
+            return ()
+        await self._set_phase(volume, "")
+        return [f"volume {volume.name} of pool {volume.pool}: its refresh was cut off; refresh it again"]
+
+    def _start(self, target: Target, work: Work, caller: Caller) -> Operation:
         resources = {"storage_volumes": [volume_url(target.pool, CUSTOM, target.name, target.project)]}
-        return self._operations.start(OperationSpec(what, work, project=target.project, resources=resources, caller=caller))
+        spec = OperationSpec("Copying storage volume", work, project=target.project, resources=resources, caller=caller)
+        return self._operations.start(spec)

@@ -13,7 +13,7 @@ database has.
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atoll import config as keys
@@ -24,20 +24,18 @@ from atoll.db.volume_disks import Disk
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import StorageVolume
-from atoll.domain.errors import AtollError
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.services.instances import transfer
 from atoll.services.instances.transfer import Place
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 from atoll.services.sites import Site
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_backups import VolumeBackups
 from atoll.services.volume_copy import VolumeCopier
+from atoll.services.volume_urls import volume_url
 from atoll.services.volume_users import VolumeUsers
 from atoll.services.volumes import CUSTOM, VolumeService, volume_id
-
-log = logging.getLogger(__name__)
 
 MOVING, MOVED = "moving to ", "moved from "
 """Phases of a row; a site follows."""
@@ -77,18 +75,18 @@ class VolumeMover:
 
     async def rename(self, volume: StorageVolume, new: str, *, caller: Caller) -> None:
         """Another name in the same pool and project. BadRequest while a running instance has it."""
-        await self._plan(volume, Destination(name=new))
+        await self._plan(volume, Destination(name=names.volume(new)))
         await self._move(volume, Destination(name=new), caller=caller)
 
-    async def move(self, volume: StorageVolume, destination: Destination, *, caller: Caller) -> Operation:
-        """The operation that moves it. Refused at once if it could not be where it is to go."""
+    async def move(self, volume: StorageVolume, destination: Destination, *, asking: str, caller: Caller) -> Operation:
+        """The operation, of the project that is `asking`, that moves it. Refused at once if it could not be where it is to go."""
         planned = await self._plan(volume, destination)
 
         async def work(_: Operation) -> None:
             await self._move(volume, destination, caller=caller)
 
         resources = {"storage_volumes": [volume_url(planned.pool, CUSTOM, planned.name, planned.project)]}
-        spec = OperationSpec("Moving storage volume", work, project=volume.project, resources=resources, caller=caller)
+        spec = OperationSpec("Moving storage volume", work, project=asking, resources=resources, caller=caller)
         return self._operations.start(spec)
 
     async def _plan(self, volume: StorageVolume, destination: Destination) -> StorageVolume:
@@ -115,8 +113,15 @@ class VolumeMover:
             else:
                 disks = await self._carry(volume, planned, volume_only=destination.volume_only)
         self._users.tell(disks, caller=caller)
-        context = {"old_name": volume.name, "old_project": volume.project, "old_pool": volume.pool}
-        self._volumes.tell("storage-volume-renamed", planned, caller=caller, **context)
+        self._tell(volume, planned, caller)
+
+    def _tell(self, old: StorageVolume, new: StorageVolume, caller: Caller) -> None:
+        """To another pool or project LXD copies and deletes: whoever follows the events of that one hears of a new volume."""
+        if (old.pool, old.project) == (new.pool, new.project):
+            self._volumes.tell("storage-volume-renamed", new, caller=caller, old_name=old.name)
+        else:
+            self._volumes.tell("storage-volume-created", new, caller=caller, type=CUSTOM)
+            self._volumes.tell("storage-volume-deleted", old, caller=caller)
 
     async def _rename(self, volume: StorageVolume, planned: StorageVolume) -> list[Disk]:
         driver = self._storage.driver(volume.pool)
@@ -185,22 +190,23 @@ class VolumeMover:
     # --- after a kill --------------------------------------------------------------------------------------------------
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back, from or to which it went: undo what had not reached its new place,
-        finish what had. One sentence for each."""
+        """See `settling`, of what went from or to the pool: undo what had not reached its new place, finish what had. One
+        sentence for each."""
         async with self._database.read() as tx:
-            half = [volume for volume in await rows.volumes(tx, type=CUSTOM) if volume.phase.startswith((MOVING, MOVED))]
-        done: list[str] = []
-        for volume in half:
-            site = Site.from_text(volume.phase.removeprefix(MOVING).removeprefix(MOVED))
-            if pool not in (None, volume.pool, site.pool):
-                continue
-            try:
-                if volume.phase.startswith(MOVING):
-                    await self._stay(volume, site)
-                    done.append(f"volume {volume.name} stays in pool {volume.pool}: its move was cut off")
-                else:
-                    await self._follow(volume.id)
-                    done.append(f"finished moving volume {volume.name} to pool {volume.pool}")
-            except AtollError as error:  # its pool is not available: when it is back, this is tried again
-                log.error("The move of volume %s cannot be settled: %s", volume.name, error)
-        return done
+            moving = [volume for volume in await rows.volumes(tx, type=CUSTOM) if volume.phase.startswith((MOVING, MOVED))]
+        half = [each for each in moving if pool in (None, each.pool, _other_end(each).pool)]
+        return await self._volumes.settle(half, self._put_right)
+
+    async def _put_right(self, volume: StorageVolume) -> Sequence[str]:
+        if volume.phase.startswith(MOVING):
+            await self._stay(volume, _other_end(volume))
+            return [f"volume {volume.name} stays in pool {volume.pool}: its move was cut off"]
+        if volume.phase.startswith(MOVED):
+            await self._follow(volume.id)
+            return [f"finished moving volume {volume.name} to pool {volume.pool}"]
+        return ()
+
+
+def _other_end(volume: StorageVolume) -> Site:
+    """Of one that moves: the other end of its way."""
+    return Site.from_text(volume.phase.removeprefix(MOVING).removeprefix(MOVED))

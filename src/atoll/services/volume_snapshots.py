@@ -4,23 +4,21 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 from atoll.db import storage as rows
 from atoll.db.engine import Database
 from atoll.domain import clock, names, snapshot_names
 from atoll.domain.caller import Caller
-from atoll.domain.entities import StorageVolume, VolumeSnapshot
-from atoll.domain.errors import AtollError, BadRequest
+from atoll.domain.entities import StorageVolume
+from atoll.domain.errors import BadRequest, Conflict
 from atoll.domain.undo import Reverter
 from atoll.services import expiry
 from atoll.services.storage import StorageService
 from atoll.services.volume_contents import volume_id
 from atoll.services.volume_users import VolumeUsers
-from atoll.services.volumes import CREATING, CUSTOM, DELETING, VolumeService
-
-log = logging.getLogger(__name__)
+from atoll.services.volumes import CREATING, CUSTOM, DELETE_SECONDS, DELETING, VolumeService
 
 RESTORING = "restoring"
 """Phase of a volume."""
@@ -55,7 +53,13 @@ class VolumeSnapshots:
                     phase=CREATING,
                 )
             await self._make(volume, name, row_id)
-        self._volumes.tell("storage-volume-snapshot-created", volume, f"/snapshots/{name}", caller=caller)
+        self._volumes.tell("storage-volume-snapshot-created", volume, f"/snapshots/{name}", caller=caller, type=CUSTOM)
+
+    async def require_free(self, volume: StorageVolume, name: str) -> None:
+        """Conflict if the volume has a snapshot of that name."""
+        async with self._database.read() as tx:
+            if any(each.name == name for each in await rows.volume_snapshots(tx, volume.id)):
+                raise Conflict(f'Snapshot "{name}" already in use')
 
     def _refuse(self, volume: StorageVolume) -> None:
         self._volumes.refuse_daemons(volume, "cannot have snapshots")
@@ -64,10 +68,9 @@ class VolumeSnapshots:
 
     async def _make(self, volume: StorageVolume, name: str, row_id: int) -> None:
         target, driver = volume_id(volume).at(name), self._storage.driver(volume.pool)
-        async with Reverter(f"snapshot volume {volume.name}") as undo:
-            undo.add(self._forget, row_id)
+        async with Reverter(f"snapshot volume {volume.name}", step_seconds=DELETE_SECONDS) as undo:
+            undo.add(self._finish_delete, volume, name, row_id)
             await driver.snapshot(target)
-            undo.add(driver.delete, target)
             async with self._database.write() as tx:
                 await rows.set_volume_snapshot_phase(tx, row_id, "")
             undo.success()
@@ -90,12 +93,13 @@ class VolumeSnapshots:
             snapshot = await self._volumes.find_snapshot(volume, name)
             driver = self._storage.driver(volume.pool)
             own = volume_id(volume)
-            async with self._database.write() as tx, Reverter(f"rename snapshot {name}") as undo:
-                await rows.rename_volume_snapshot(tx, snapshot.id, new)
-                await driver.rename(own.at(name), own.at(new))
-                undo.add(driver.rename, own.at(new), own.at(name))
+            async with Reverter(f"rename snapshot {name}") as undo:
+                async with self._database.write() as tx:  # the commit may fail, too
+                    await rows.rename_volume_snapshot(tx, snapshot.id, new)
+                    await driver.rename(own.at(name), own.at(new))
+                    undo.add(driver.rename, own.at(new), own.at(name))
                 undo.success()
-        self._volumes.tell("storage-volume-snapshot-renamed", volume, f"/snapshots/{new}", caller=caller)
+        self._volumes.tell("storage-volume-snapshot-renamed", volume, f"/snapshots/{new}", caller=caller, old_name=name)
 
     async def delete(self, volume: StorageVolume, name: str, *, caller: Caller) -> None:
         """Remove it."""
@@ -104,14 +108,12 @@ class VolumeSnapshots:
             self._storage.driver(volume.pool)  # before anything is noted: what is not there cannot be deleted
             async with self._database.write() as tx:
                 await rows.set_volume_snapshot_phase(tx, snapshot.id, DELETING)
-            await self._finish_delete(volume, snapshot)
+            await self._finish_delete(volume, name, snapshot.id)
         self._volumes.tell("storage-volume-snapshot-deleted", volume, f"/snapshots/{name}", caller=caller)
 
-    async def _finish_delete(self, volume: StorageVolume, snapshot: VolumeSnapshot) -> None:
-        await self._storage.driver(volume.pool).delete(volume_id(volume).at(snapshot.name))
-        await self._forget(snapshot.id)
-
-    async def _forget(self, row_id: int) -> None:
+    async def _finish_delete(self, volume: StorageVolume, name: str, row_id: int) -> None:
+        """The row goes last: as long as there is anything of it, `repair` finds it. Can be repeated."""
+        await self._storage.driver(volume.pool).delete(volume_id(volume).at(name))
         async with self._database.write() as tx:
             await rows.delete_volume_snapshot(tx, row_id)
 
@@ -128,7 +130,7 @@ class VolumeSnapshots:
                 await self._storage.driver(held.pool).restore(volume_id(held).at(snapshot))
                 await self._settle(held)
                 undo.success()
-        self._volumes.tell("storage-volume-restored", held, caller=caller)
+        self._volumes.tell("storage-volume-restored", held, caller=caller, snapshot=snapshot)
 
     async def _settle(self, volume: StorageVolume) -> None:
         """After the files were restored, or not."""
@@ -143,24 +145,23 @@ class VolumeSnapshots:
     # --- after a kill --------------------------------------------------------------------------------------------------
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back, half-made volumes being gone: remove snapshots that were half made or
-        half removed, and finish restores. One sentence for each."""
+        """See `settling`, of volumes that are not half made: remove snapshots that were half made or half removed, and finish
+        restores. One sentence for each."""
         async with self._database.read() as tx:
-            half = [each for each in await rows.unfinished_snapshots(tx, type=CUSTOM) if pool in (None, each[0].pool)]
-            restored = [volume for volume in await rows.volumes(tx, pool=pool, type=CUSTOM) if volume.phase == RESTORING]
-        done = [
-            await self._repair(volume, snapshot) for volume, snapshot in half if volume.phase not in (CREATING, DELETING)
-        ]  # those that are left of volumes go with them
-        return [sentence for sentence in [*done, *[await self._repair(volume) for volume in restored]] if sentence]
+            found = {volume.id: volume for volume, _ in await rows.unfinished_snapshots(tx, type=CUSTOM)}
+            found |= {volume.id: volume for volume in await rows.volumes(tx, type=CUSTOM) if volume.phase == RESTORING}
+        return await self._volumes.settle([each for each in found.values() if pool in (None, each.pool)], self._put_right)
 
-    async def _repair(self, volume: StorageVolume, snapshot: VolumeSnapshot | None = None) -> str:
-        """Says what was done; nothing if its pool is not available: when it is back, this is tried again."""
-        try:
-            if snapshot is None:
-                await self._settle(volume)
-                return f"settled volume {volume.name} of pool {volume.pool}: its restore was cut off"
-            await self._finish_delete(volume, snapshot)
-        except AtollError as error:
-            log.error("What a kill left of volume %s cannot be repaired: %s", volume.name, error)
-            return ""
-        return f"removed snapshot {volume.name}/{snapshot.name} of pool {volume.pool}: its {snapshot.phase} was cut off"
+    async def _put_right(self, volume: StorageVolume) -> Sequence[str]:
+        if volume.phase not in ("", RESTORING):
+            return ()  # its snapshots go with it, or are of what is still to be settled
+        done: list[str] = []
+        async with self._database.read() as tx:
+            present = await rows.volume_snapshots(tx, volume.id)
+        for snapshot in (each for each in present if each.phase):
+            await self._finish_delete(volume, snapshot.name, snapshot.id)
+            done.append(f"removed snapshot {volume.name}/{snapshot.name} of pool {volume.pool}: its {snapshot.phase} was cut off")
+        if volume.phase == RESTORING:
+            await self._settle(volume)
+            done.append(f"settled volume {volume.name} of pool {volume.pool}: its restore was cut off")
+        return done

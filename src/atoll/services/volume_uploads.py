@@ -25,10 +25,11 @@ from atoll.services import budgets
 from atoll.services.instances.backup_files import UPLOAD, BackupFiles
 from atoll.services.intake import Chunks
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_backup_import import VolumeImporter, Wish
 from atoll.services.volume_backups import KIND
 from atoll.services.volume_contents import volume_id
+from atoll.services.volume_urls import volume_url
 from atoll.services.volumes import CUSTOM, NewVolume, VolumeService
 
 

@@ -1,4 +1,4 @@
-"""Who has a custom volume as a disk: instances, by themselves or by a profile, and profiles."""
+"""The users of a custom volume: profiles that have it as a disk, and instances, by themselves or by a profile."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,26 +18,26 @@ from atoll.domain import clock, content_types, names
 from atoll.domain.caller import Caller
 from atoll.domain.content_types import ContentType
 from atoll.domain.entities import DEFAULT_PROJECT, StoragePool, StorageVolume, VolumeSnapshot
-from atoll.domain.errors import AtollError, BadRequest, Conflict
+from atoll.domain.errors import BadRequest, Conflict
 from atoll.domain.undo import Reverter
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
 from atoll.host.threads import in_thread
-from atoll.services import volume_contents
+from atoll.services import settling, volume_contents
 from atoll.services.events import EventHub, with_project
 from atoll.services.locks import KeyedLocks
-from atoll.services.storage import StorageService, volume_path, volume_url
+from atoll.services.settling import Half
+from atoll.services.storage import StorageService
 from atoll.services.volume_contents import VolumeContents
 from atoll.services.volume_contents import volume_id as volume_id
-
-log = logging.getLogger(__name__)
+from atoll.services.volume_urls import volume_path, volume_url
 
 CUSTOM = "custom"
 CREATING, DELETING = "creating", "deleting"
-"""Phases of volumes and snapshots; what a kill leaves of either is removed. Others belong to who copies and moves."""
+"""Phases of volumes and snapshots; what a kill leaves of either is removed. Others belong to whoever copies and moves."""
 
 _TYPES = (CUSTOM, "container", "image", "virtual-machine")
 _TAKEN = "Volume by that name already exists"
-_DELETE_SECONDS = 3600.0
+DELETE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,9 @@ class VolumeService:
         self._locks = KeyedLocks()
         self.contents = VolumeContents(database, storage)
         self.of_daemon: Callable[[], Collection[tuple[str, str]]] = tuple
-        """Tells (pool, volume) of project default that the daemon itself keeps something on; set once, by who knows."""
+        """Tells (pool, volume) of project default that the daemon itself keeps something on. Set once, by `runtime.parts`."""
         self.before_forgetting: Callable[[StorageVolume], Awaitable[None]] = _nothing
-        """Removes what others keep of a volume that goes (its backups); set once, by who knows."""
+        """Removes what others keep of a volume that goes (its backups). Set once, by `runtime.parts`."""
 
     # --- looking -------------------------------------------------------------------------------------------------------
 
@@ -117,13 +116,29 @@ class VolumeService:
                     raise Conflict(f"Storage volume is busy: {volume.phase.partition(' ')[0]}")
             yield present
 
+    async def settle(
+        self, listed: Iterable[StorageVolume], put_right: Callable[[StorageVolume], Awaitable[Sequence[str]]]
+    ) -> list[str]:
+        """See `settling.each`."""
+
+        def half(volume: StorageVolume) -> Half:
+            async def settle() -> Sequence[str]:
+                async with self._database.read() as tx:
+                    present = await rows.find_volume(tx, volume.id)
+                return [] if present is None else await put_right(present)
+
+            return Half(f"volume {volume.name} of pool {volume.pool}", [volume.id], settle)
+
+        return await settling.each(self._locks, [half(volume) for volume in listed])
+
     async def find_snapshot(self, volume: StorageVolume, name: str) -> VolumeSnapshot:
         """One snapshot. NotFound if there is none."""
         async with self._database.read() as tx:
             return await rows.volume_snapshot(tx, volume.id, name)
 
     async def check_attachable(self, tx: Transaction, pool: str, project: str, name: str) -> None:
-        """Before a device is written down: NotFound if there is no such volume, BadRequest if no instance can have it."""
+        """Before a device is written down: NotFound if there is no such pool or volume, BadRequest if no instance can have it."""
+        await rows.pool(tx, pool)
         volume_contents.refuse_disk(await rows.volume(tx, pool, await self._owner(tx, project), CUSTOM, name))
 
     async def to_attach(self, pool: str, project: str, name: str) -> tuple[StorageVolume, Path]:
@@ -183,17 +198,19 @@ class VolumeService:
         names.volume(new.name)
         content_types.parse(new.content_type)
         await self.require_absent(new.pool, await self.owner(new.project), new.name)
-        async with self._database.write() as tx:
-            volume = await self._write(tx, new)
-            if rest is not None:
-                await rest(tx, volume)
-        async with self._locks.hold(volume.id), Reverter(f"create volume {new.name}", step_seconds=_DELETE_SECONDS) as undo:
+        async with AsyncExitStack() as stack:
+            async with self._database.write() as tx:
+                volume = await self._write(tx, new)
+                await stack.enter_async_context(self._locks.hold(volume.id))  # before anybody sees the row
+                if rest is not None:
+                    await rest(tx, volume)
+            undo = await stack.enter_async_context(Reverter(f"create volume {new.name}", step_seconds=DELETE_SECONDS))
             undo.add(self.finish_delete, volume)
             yield volume
             async with self._database.write() as tx:
                 await rows.settle_volume(tx, volume.id)
             undo.success()
-        self.tell("storage-volume-created", volume, caller=caller)
+        self.tell("storage-volume-created", volume, caller=caller, type=CUSTOM)
 
     async def _write(self, tx: Transaction, new: NewVolume) -> StorageVolume:
         """The row of a volume that is going to be made."""
@@ -249,10 +266,13 @@ class VolumeService:
             raise BadRequest(f"Storage volumes of type {volume.type!r} can't be deleted with the storage API")
         async with self.hold(volume) as (volume,):
             await self.require_unused(volume)
+            snapshots = await self.snapshots(volume)
             self._storage.driver(volume.pool)  # before anything is noted: what is not there cannot be deleted
             async with self._database.write() as tx:
                 await rows.set_volume_phase(tx, volume.id, DELETING)
             await self.finish_delete(volume)
+        for snapshot in snapshots:
+            self.tell("storage-volume-snapshot-deleted", volume, f"/snapshots/{snapshot.name}", caller=caller)
         self.tell("storage-volume-deleted", volume, caller=caller)
 
     async def finish_delete(self, volume: StorageVolume) -> None:
@@ -292,29 +312,26 @@ class VolumeService:
             yield self._storage.driver(pool).data(volume_id(volume))
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back: remove what a kill left half made or half removed. On start add the
-        records that instances' snapshots lack, too. One sentence for each."""
+        """See `settling`: remove what is half made or half removed. On start add the records that instances' snapshots lack, too.
+        One sentence for each."""
         async with self._database.read() as tx:
             half = [v for v in await rows.volumes(tx, pool=pool, type=CUSTOM) if v.phase in (CREATING, DELETING)]
-        done = [await self._remove_half(volume) for volume in half]
+        done = await self.settle(half, self._remove_half)
         if pool is None:
             async with self._database.write() as tx:
                 added = await instance_volumes.add_missing(tx)
             done += [f"added the records of the volumes of {len(added)} snapshots"] if added else []
-        return [sentence for sentence in done if sentence]
+        return done
 
-    async def _remove_half(self, volume: StorageVolume) -> str:
-        """Says what was removed; nothing if its pool is not available: when it is back, this is tried again."""
-        try:
-            await self.finish_delete(volume)
-        except AtollError as error:
-            log.error("What a kill left of volume %s cannot be removed: %s", volume.name, error)
-            return ""
-        return f"removed volume {volume.name} of pool {volume.pool}: its {volume.phase} was cut off"
+    async def _remove_half(self, volume: StorageVolume) -> Sequence[str]:
+        if volume.phase not in (CREATING, DELETING):
+            return ()
+        await self.finish_delete(volume)
+        return [f"removed volume {volume.name} of pool {volume.pool}: its {volume.phase} was cut off"]
 
     def tell(self, action: str, volume: StorageVolume, suffix: str = "", *, caller: Caller, **context: str) -> None:
-        """A lifecycle event of a custom volume."""
-        url = volume_path(volume.pool, CUSTOM, f"{volume.name}{suffix}")
+        """A lifecycle event of a volume, or of what its path has after its name."""
+        url = volume_path(volume.pool, volume.type, f"{volume.name}{suffix}")
         self._hub.lifecycle(action, url, project=volume.project, context=context, caller=caller)
 
 

@@ -12,8 +12,6 @@ from atoll.domain.entities import Warning
 from atoll.domain.errors import BadRequest
 from atoll.services.events import EventHub
 
-STATUSES = ("new", "acknowledged", "resolved")
-
 
 class WarningService:
     """Use cases of warnings."""

@@ -7,7 +7,6 @@ import hashlib
 import io
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestClient, TestServer
+from mirror import Mirror
 
 from atoll.api import dispatch
 from atoll.api.routes.image_aliases import ImageAliasRoutes
@@ -26,6 +26,7 @@ from atoll.db import schema
 from atoll.db.engine import Database
 from atoll.domain.caller import NOBODY, Caller, Protocol
 from atoll.domain.paths import FOLDERS, Paths
+from atoll.host import web as web_client
 from atoll.services.events import EventHub, EventType, Listener
 from atoll.services.images import ImageService, stream_cache
 from atoll.services.images.aliases import ImageAliases
@@ -39,10 +40,6 @@ from atoll.services.projects import ProjectService
 from atoll.services.settings import SettingsService
 from atoll.services.storage import StorageService
 from atoll.services.warnings import WarningService
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mirror import Mirror
 
 ADMIN = Caller(Protocol.UNIX, username="root", trusted=True)
 METADATA = """\
@@ -185,7 +182,7 @@ class World:
 
     async def until(self, count: int) -> None:
         """Wait until there are that many files and folders of images."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.files()) != count:  # noqa: ASYNC110 - a folder tells nobody that it changed
                 await asyncio.sleep(0.01)
 
@@ -234,13 +231,21 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def meta(make_tar: Any) -> bytes:
-    data: bytes = make_tar({"metadata.yaml": "architecture: x86_64\ncreation_date: 1700000000\n"}, compression="xz")
+    text = "architecture: x86_64\ncreation_date: 1700000000\nproperties: {note: its maker's}\n"
+    data: bytes = make_tar({"metadata.yaml": text}, compression="xz")
     return data
 
 
 @pytest.fixture
-async def mirror(tmp_path: Path) -> AsyncIterator[Mirror]:
-    server = Mirror(tmp_path)
+async def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mirror]:
+    server, paced = Mirror(tmp_path), web_client.paced
+
+    async def counted(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in paced(chunks):
+            yield chunk
+            server.taken += len(chunk)
+
+    monkeypatch.setattr(web_client, "paced", counted)
     await server.start()
     try:
         yield server

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Mirror:
     """Files by path. `broken`: paths whose next answer ends after so many bytes; `moved`: where redirects lead; `extra`: headers
     of all answers; `later`: what a path has after its first answer; `stuck`, `drip`: what is in the paths of answers whose body
     does not begin before it is freed, or comes byte by byte; `silent`: a path without an answer; `part`: which part of a file
-    answers say to be."""
+    answers say to be; `taken`: how many bytes of files the client has read."""
 
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, bytes] = {}
@@ -39,6 +39,7 @@ class Mirror:
         self.drip = ""
         self.silent = ""
         self.part: str | None = None
+        self.taken = 0
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self.requests: list[tuple[str, str]] = []
@@ -99,11 +100,11 @@ class Mirror:
             await asyncio.sleep(0.02)
         if self.stuck and self.stuck in path:
             await self._freed.wait()
-        cut = self.broken.pop(path, None)
+        cut, taken = self.broken.pop(path, None), self.taken
         self.files[path] = self.later.pop(path, self.files[path])
         await answer.write(body[begin : None if cut is None else begin + cut])
         if cut is not None and request.transport is not None:
-            await asyncio.sleep(0.1)  # what the client has not read yet when the connection breaks is lost
+            await self._until(lambda: self.taken >= taken + cut)  # what is not read when the connection breaks is lost
             request.transport.close()
         return answer
 
@@ -155,8 +156,11 @@ class Mirror:
 
     async def until_asked(self, word: str) -> None:
         """Wait for a request with that in its path."""
-        async with asyncio.timeout(10):
-            while not self.asked(word):  # noqa: ASYNC110 - the server's own list tells nobody that it grew
+        await self._until(lambda: self.asked(word) > 0)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - the server's own figures tell nobody that they grew
                 await asyncio.sleep(0.01)
 
     def asked(self, word: str) -> int:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from mirror import INDEX, PRODUCTS, Mirror
 
 from atoll.client import streams
 from atoll.client.errors import ClientError, ServerError
 from atoll.client.streams import ImageServer
 from atoll.host.threads import in_thread
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mirror import INDEX, PRODUCTS, Mirror
 
 T = TypeVar("T")
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import sys
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
 import pytest
+from mirror import Mirror, body, pull
 
 from atoll.domain.caller import DAEMON
 from atoll.host import download
 from atoll.services.images.sources import Source
 from atoll.services.operations import Operation, OperationSpec
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mirror import Mirror, body, pull
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from mirror import INDEX, PRODUCTS, Mirror, pull
 
 from atoll.host import web
 from atoll.services.images import stream_cache
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mirror import INDEX, PRODUCTS, Mirror, pull
 
 pytestmark = pytest.mark.usefixtures("quick")
 ZEROS = "0" * 64
@@ -95,8 +91,10 @@ async def test_a_file_that_drips(world: Any, mirror: Mirror, meta: bytes, rootfs
     """It sends often enough not to be silent, and would hold its connection for months."""
     mirror.offer("tiny/1", meta, rootfs)
     mirror.drip = "squashfs"
+    pulling = asyncio.create_task(pull(world, mirror, alias="tiny/1"))
+    await mirror.until_asked("squashfs")
     monkeypatch.setattr(web, "PACE_SECONDS", 0.2)
-    assert "less than 1024 bytes a second" in (await pull(world, mirror, alias="tiny/1"))["err"]
+    assert "less than 1024 bytes a second" in (await pulling)["err"]
     assert mirror.asked("squashfs") == 1
 
 

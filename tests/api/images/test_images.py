@@ -19,7 +19,7 @@ from atoll.services import budgets
 async def test_lists_and_filters(world: Any, make_image: Any) -> None:
     first = await world.add(make_image())
     second = await world.add(make_image(serial="2"), properties="os=Other")
-    assert await world.get("/1.0/images") == [f"/1.0/images/{first}", f"/1.0/images/{second}"]
+    assert await world.get("/1.0/images") == sorted([f"/1.0/images/{first}", f"/1.0/images/{second}"])
     listed = await world.get("/1.0/images?recursion=1&filter=properties.os eq other")
     assert [image["fingerprint"] for image in listed] == [second]
     assert await world.get("/1.0/images?filter=properties.os eq Tiny") == [f"/1.0/images/{first}"]
@@ -67,9 +67,10 @@ async def test_aliases(world: Any, make_image: Any) -> None:
     answer = await world.call("POST", base, {"name": "tiny/one", "target": first[:12], "description": "d", "type": "container"})
     assert (answer.status, answer.headers["Location"]) == (201, f"{base}/tiny%2Fone")
     assert (await world.call("POST", base, {"name": "tiny/one", "target": first})).status == 409
-    for wrong in ({"name": "x"}, {"target": first}, {"name": "x", "target": "%"}):
+    for wrong in ({"name": "x"}, {"target": first}):
         assert (await world.call("POST", base, wrong)).status == 400
-    assert (await world.call("POST", base, {"name": "x", "target": "0" * 64})).status == 404
+    for absent in ("%", "0" * 64):
+        assert (await world.call("POST", base, {"name": "x", "target": absent})).status == 404
     entry = {"description": "d", "target": first, "name": "tiny/one", "type": "container"}
     assert await world.get(base) == [f"{base}/tiny%2Fone"]
     assert await world.get(f"{base}?recursion=1") == [entry]
@@ -128,17 +129,17 @@ async def test_projects_share_files(world: Any, make_image: Any) -> None:
     data = make_image()
     fingerprint = await world.add(data, aliases="alias=a")
     url = f"/1.0/images/{fingerprint}"
-    assert await world.get("/1.0/images?project=borrower") == [f"{url}?project=borrower"]
+    assert await world.get("/1.0/images?project=borrower") == [url]
     assert await world.get("/1.0/images?project=p1") == []
     assert (await world.upload(data, project="p1"))["err"] == ""
-    assert await world.get("/1.0/images?project=p1") == [f"{url}?project=p1"]
+    assert await world.get("/1.0/images?project=p1") == [url]
     assert (await world.get(f"{url}?project=p1"))["aliases"] == []
     assert world.files() == [fingerprint]
     async with world.database.write() as tx:
         await storage_rows.create_pool(tx, "pool", "sim", "", {})
     await world.storage.start()
     image = await world.images.find("default", fingerprint)
-    volume = await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
+    volume = await world.images.unpack(image, "pool")
     driver = world.storage.driver("pool")
     assert (driver.data(volume) / "rootfs/serial").read_text() == "1"
     assert (await world.ended(await world.call("DELETE", url)))["err"] == ""
@@ -173,7 +174,8 @@ async def test_copy_between_projects(world: Any, make_image: Any, restricted: Ca
     copy = await world.get(f"/1.0/images/{private}?project=p1")
     assert (copy["public"], copy["properties"]["k"], copy["aliases"][0]["name"]) == (False, "v", "mine")
     again = await world.ended(await world.call("POST", "/1.0/images?project=p1", {"source": source | {"alias": "private"}}))
-    assert again["err"] == "Image with same fingerprint already exists"
+    assert (again["err"], again["metadata"]["fingerprint"]) == ("", private), "it is there, as was asked for"
+    assert (await world.get(f"/1.0/images/{private}?project=p1"))["properties"]["k"] == "v"
 
 
 async def test_strangers_see_what_is_public(world: Any, make_image: Any, stranger: Caller) -> None:
@@ -300,7 +302,7 @@ async def test_secret_opens_one_download(world: Any, make_image: Any, stranger: 
 async def test_refresh_push_and_lost_files(world: Any, make_image: Any) -> None:
     url = f"/1.0/images/{await world.add(make_image())}"
     ended = await world.ended(await world.call("POST", f"{url}/refresh"))
-    assert (ended["metadata"], ended["err"]) == ({"refreshed": False}, "")
+    assert (ended["status"], ended["err"]) == ("Failure", "Image source not found")
     assert (await world.call("POST", f"{url}/export", {"target": "https://127.0.0.1:1"})).status == 400
     for path in world.paths.images.iterdir():
         path.unlink()
@@ -316,7 +318,7 @@ async def test_a_newer_version_is_unpacked_where_the_old_one_was(world: Any, mak
             await storage_rows.create_pool(tx, pool, "sim", "", {})
     await world.storage.start()
     image, newer = await world.images.find("default", old), await world.images.find("default", new)
-    await world.storage.ensure_image("used", old, world.images.fill(image, "used"))
+    await world.images.unpack(image, "used")
     await world.images.supersede("default", image, newer, is_new=True, caller=DAEMON)
     assert (await world.get("/1.0/images/aliases/a"))["target"] == new
     assert list(world.storage.driver("used").sizes) == [VolumeId(VolumeKind.IMAGE, "default", new)]
@@ -374,8 +376,8 @@ async def test_an_image_unpacks_to_no_more_than_the_pool_has_room_for(
 
     monkeypatch.setattr(budgets, "of_pool", small)
     with pytest.raises(TooLarge):
-        await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
-    assert await world.storage.pools_with_image(fingerprint) == []
+        await world.images.unpack(image, "pool")
+    assert await world.images.unpacked.pools_with(fingerprint) == []
     monkeypatch.undo()
-    await world.storage.ensure_image("pool", fingerprint, world.images.fill(image, "pool"))
-    assert await world.storage.pools_with_image(fingerprint) == ["pool"]
+    await world.images.unpack(image, "pool")
+    assert await world.images.unpacked.pools_with(fingerprint) == ["pool"]

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import FormData, web
+from conftest import ADMIN, World
+from mirror import Mirror, server_tls
 
 from atoll.domain.caller import NOBODY
 from atoll.services.images import push as push_module
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from conftest import ADMIN, World
-from mirror import Mirror, server_tls
 
 pytestmark = pytest.mark.usefixtures("quick")
 

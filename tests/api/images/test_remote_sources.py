@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mirror import INDEX, PRODUCTS, Mirror, body, pull
 
 from atoll.domain.caller import DAEMON
 from atoll.services import budgets
 from atoll.services.images import stream_cache
 from atoll.services.images.sources import Source
 from atoll.services.operations import OperationSpec
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from mirror import INDEX, PRODUCTS, Mirror, body, pull
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -36,6 +32,7 @@ async def test_by_alias(world: Any, mirror: Mirror, meta: bytes, rootfs: bytes) 
         "image_type": "container",
     }  # fmt: skip
     assert image["properties"]["serial"] == "20260101_05:24"
+    assert "note" not in image["properties"], "what the server says, not what metadata.yaml does"
     assert (image["auto_update"], image["cached"], image["aliases"][0]["name"]) == (True, False, "mine")
     assert world.files() == [newest, f"{newest}.rootfs"]
 
@@ -175,12 +172,15 @@ async def test_no_image_takes_the_room_that_the_server_needs(
 async def test_another_server(world: Any, mirror: Mirror, make_image: Any) -> None:
     data = make_image()
     fingerprint = hashlib.sha256(data).hexdigest()
-    envelope = {"type": "sync", "metadata": {"fingerprint": fingerprint, "type": "container", "public": True, "properties": {}}}
+    edited = {"properties": {"note": "its owner's"}, "expires_at": "2040-01-02T03:04:05+00:00", "filename": "tiny.tar.gz"}
+    envelope = {"type": "sync", "metadata": {"fingerprint": fingerprint, "type": "container", "public": True, **edited}}
     alias = {"type": "sync", "metadata": {"name": "tiny", "target": fingerprint}}
     mirror.files["/1.0/images/aliases/tiny"] = json.dumps(alias).encode()
     mirror.files[f"/1.0/images/{fingerprint}"] = json.dumps(envelope).encode()
     mirror.files[f"/1.0/images/{fingerprint}/export"] = data
     assert (await pull(world, mirror, protocol="lxd", alias="tiny"))["metadata"]["fingerprint"] == fingerprint
+    image = await world.get(f"/1.0/images/{fingerprint}")
+    assert {key: image[key] for key in edited} == edited | {"expires_at": "2040-01-02T03:04:05Z"}
     mirror.files[f"/1.0/images/{fingerprint}/export"] = make_image(serial="2")
     await world.ended(await world.call("DELETE", f"/1.0/images/{fingerprint}"))
     assert "fingerprints differ" in (await pull(world, mirror, protocol="lxd", alias="tiny"))["err"]

@@ -65,7 +65,7 @@ def test_what_a_server_writes_is_read(dump: Any) -> None:
     assert (index.name, index.pool, index.snapshots, index.optimized) == ("c1", "p", ["s0"], False)
     assert index.config is not None
     assert index.config.container.config == INSTANCE["config"]
-    assert index.config.volume_snapshot("s0").config == {"user.foo": "0"} and index.config.volume_snapshot("s1").config == {}
+    assert {name: volume.config for name, volume in index.config.volumes().items()} == {"s0": {"user.foo": "0"}}
     assert backup_metadata.parse_backup(dump(CONFIG)) == index.config
 
 

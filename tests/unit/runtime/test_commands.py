@@ -45,7 +45,7 @@ def test_ready_after_a_while(fake: Any) -> None:
     fake.refuse["GET /internal/ready"] = "Daemon is starting up"
     fake.answers["GET /internal/ready"] = {}
     threading.Timer(0.1, fake.refuse.clear).start()
-    assert main.dispatch("atolld", ["waitready", "-t", "5"]) == 0
+    assert main.dispatch("atolld", ["waitready", "-t", "30"]) == 0
 
 
 def test_never_ready(home: Path) -> None:

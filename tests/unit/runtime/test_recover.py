@@ -50,7 +50,7 @@ def test_nothing_to_do(server: Any) -> None:
     assert shown.startswith(
         'This Atoll server currently has the following storage pools:\n - "p" (backend="dir", source="/pools/p")'
     )
-    assert server.changes == [("POST", VALIDATE, {"Pools": [{"name": "p"}]})]
+    assert server.changes == [("POST", VALIDATE, {"pools": [{"name": "p"}]})]
     assert converse("no", "no").endswith("(yes/no) [default=yes]: ")
 
 
@@ -59,7 +59,7 @@ def test_a_pool_that_is_not_available_keeps_the_others_from_nothing(server: Any)
     shown = converse("no", "yes")
     assert ' - "away" (backend="dir", source="/pools/away"), not available\n' in shown
     assert 'EXISTING: "p"' in shown and 'EXISTING: "away"' not in shown
-    assert server.changes == [("POST", VALIDATE, {"Pools": [{"name": "p"}]})]
+    assert server.changes == [("POST", VALIDATE, {"pools": [{"name": "p"}]})]
 
 
 def test_another_pool_and_what_is_found(server: Any) -> None:
@@ -69,7 +69,7 @@ def test_another_pool_and_what_is_found(server: Any) -> None:
     assert ' - NEW: "q" (backend="dir", source="/pools/q")' in shown
     assert ' - Container "c1" on pool "p" in project "default" (includes 2 snapshots)' in shown
     config = {"source": "/pools/q", "user.a": "b=c"}
-    body = {"Pools": [{"name": "p"}, {"name": "q", "driver": "dir", "config": config}]}
+    body = {"pools": [{"name": "p"}, {"name": "q", "driver": "dir", "config": config}]}
     assert server.changes == [("POST", VALIDATE, body), ("POST", IMPORT, body)]
 
 

@@ -82,6 +82,16 @@ def test_the_wire_form() -> None:
     shown = event.wire("none")
     assert set(shown) == {"type", "timestamp", "metadata", "location", "project"}
     assert json.loads(json.dumps(shown))["type"] == "lifecycle"
+    assert lifecycle(1).wire("none")["project"] == "default", "what belongs to no project is told as LXD does"
+    assert Event(EventType.LOGGING, {}).wire("none")["project"] == ""
+
+
+async def test_a_projects_own_events_are_its_users() -> None:
+    hub = EventHub()
+    listener = hub.listen(ALL, projects=frozenset({"p"}), only_projects=True)
+    hub.lifecycle("project-updated", "/1.0/projects/p", project="p", is_project=True)
+    hub.lifecycle("project-updated", "/1.0/projects/q", project="q", is_project=True)
+    assert await heard(listener) == [{"action": "project-updated", "source": "/1.0/projects/p"}]
 
 
 async def test_log_lines_are_forwarded_from_any_thread_above_the_level_asked_for() -> None:

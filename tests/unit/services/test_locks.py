@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,24 @@ async def test_one_holder_per_key() -> None:
 async def test_other_keys_do_not_wait() -> None:
     locks = KeyedLocks()
     async with locks.hold("a"):
-        async with asyncio.timeout(1), locks.hold("b"):
+        async with asyncio.timeout(30), locks.hold("b"):
             assert locks.is_held("a") and locks.is_held("b") and not locks.is_held("c")
     assert not locks.is_held("a")
+
+
+async def test_one_that_is_let_go_is_held_by_the_next_at_once() -> None:
+    locks = KeyedLocks()
+    async with locks.hold("a"):
+        follower = asyncio.create_task(enter(locks))
+        await asyncio.sleep(0)
+    assert locks.is_held("a"), "whoever took it now would have to wait"
+    await follower
+    assert is_forgotten(locks)
+
+
+async def enter(locks: KeyedLocks) -> None:
+    async with locks.hold("a"):
+        return
 
 
 async def test_many_keys_in_any_order_never_deadlock() -> None:
@@ -46,12 +62,12 @@ async def test_many_keys_in_any_order_never_deadlock() -> None:
             async with locks.hold(*chance.choices(keys, k=3)):
                 await asyncio.sleep(0)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(*(work() for _ in range(10)))
     assert is_forgotten(locks)
 
 
-async def test_who_gives_up_waiting_takes_nothing_with_it() -> None:
+async def test_who_gives_up_waiting_takes_nothing_with_it(until: Any) -> None:
     locks = KeyedLocks()
 
     async def want(*keys: str) -> None:
@@ -60,8 +76,7 @@ async def test_who_gives_up_waiting_takes_nothing_with_it() -> None:
 
     async with locks.hold("b"):
         waiting = [asyncio.create_task(want("a", "b")), asyncio.create_task(want("b"))]
-        await asyncio.sleep(0.01)
-        assert locks.is_held("a")
+        await until(lambda: locks.is_held("a"))
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -69,7 +84,7 @@ async def test_who_gives_up_waiting_takes_nothing_with_it() -> None:
     assert is_forgotten(locks)
 
 
-async def test_an_error_or_cancellation_inside_lets_go() -> None:
+async def test_an_error_or_cancellation_inside_lets_go(until: Any) -> None:
     locks = KeyedLocks()
     with pytest.raises(ZeroDivisionError):
         async with locks.hold("a", "b"):
@@ -85,8 +100,7 @@ async def test_an_error_or_cancellation_inside_lets_go() -> None:
     await held.wait()
     holder.cancel()
     await asyncio.gather(holder, return_exceptions=True)
-    await asyncio.sleep(0.01)
-    assert locks.is_held("a")
+    await until(lambda: locks.is_held("a"))
     follower.cancel()
     await asyncio.gather(follower, return_exceptions=True)
     assert is_forgotten(locks)

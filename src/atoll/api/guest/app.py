@@ -3,7 +3,6 @@ envelope; errors are a status and a line of text."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -94,7 +93,7 @@ class GuestApi:
         return await image_transfer.send_parts(raw, files)
 
     async def events(self, raw: web.Request, loaded: Loaded) -> web.StreamResponse:
-        """A websocket that gets them as they happen; who does not ask for one gets them as an answer without end."""
+        """A websocket that gets them as they happen; whoever does not ask for one gets them as an answer without end."""
         listener = self._events.listen(loaded.machine, _types(raw))
         try:
             if raw.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
@@ -120,13 +119,7 @@ async def _to_websocket(raw: web.Request, listener: GuestListener) -> web.Stream
             await socket.send_str(msgspec.json.encode(event.wire()).decode())
         await socket.close()
 
-    sender = asyncio.ensure_future(send())
-    try:
-        async for _ in socket:
-            pass  # whatever a listener says is not for us; this notices when it goes
-    finally:
-        sender.cancel()
-        await asyncio.wait([sender])
+    await websocket.while_open(socket, send())
     return socket
 
 

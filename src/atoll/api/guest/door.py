@@ -18,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from atoll.api.listeners import IDLE_SECONDS, LONGEST_LINE
+from atoll.api.serving import Serving
 from atoll.api.tls_listener import BACKLOG
 from atoll.domain.errors import AtollError, HostError, NotFound
 from atoll.drivers.instance.contract import MachineId, Resident
@@ -60,7 +60,8 @@ class GuestDoor:
         self._turn = asyncio.Lock()
         self._home = peer.pid_namespace(os.getpid())
         self._tasks: set[asyncio.Task[None]] = set()
-        self._runner: web.AppRunner
+        # Whoever listens to events without a websocket is gone only when its handler is cancelled.
+        self._serving = Serving(shutdown_seconds=SHUTDOWN_SECONDS, handler_cancellation=True)
         self._socket: socket.socket
 
     def caller(self, raw: web.Request) -> GuestCaller | None:
@@ -71,17 +72,7 @@ class GuestDoor:
 
     async def start(self, app: web.Application) -> None:
         """Listen."""
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
-            keepalive_timeout=IDLE_SECONDS,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            handler_cancellation=True,  # who listens to events without a websocket is gone only when this says so
-        )
-        await self._runner.setup()
+        await self._serving.start(app)
         self._socket = await in_thread(_bind, self._path)
         self._spawn(self._accept())
 
@@ -91,7 +82,7 @@ class GuestDoor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._socket.close()
-        await self._runner.cleanup()
+        await self._serving.stop()
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -136,20 +127,14 @@ class GuestDoor:
 
     def _connected(self, caller: GuestCaller | None) -> int:
         """How many connections the instance of a caller has; for a stranger, those of all strangers."""
-        self._callers = {handler: self._callers.get(handler) for handler in self._server.connections}
+        self._callers = {handler: self._callers.get(handler) for handler in self._serving.server.connections}
         return sum(1 for other in self._callers.values() if _machine(other) == _machine(caller))
 
     async def _serve(self, link: socket.socket, caller: GuestCaller | None) -> None:
-        handler = self._server()
+        handler = self._serving.server()
         self._callers[handler] = caller  # before it can hear anything
         link.setblocking(False)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: handler, link)
-
-    @property
-    def _server(self) -> web.Server:
-        server = self._runner.server
-        assert server is not None  # since `setup`
-        return server
 
     async def _who(self, link: socket.socket) -> GuestCaller | None:
         try:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from atoll.api import listing, render, response
+from atoll.api import expiry, listing, render, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
-from atoll.api.routes.snapshots import expiry
 from atoll.api.schema import instances as schema
 from atoll.api.schema.common import Rename
 from atoll.domain import names
 from atoll.services.backup_records import Order
-from atoll.services.events import with_project
 from atoll.services.instances.backups import BackupService
 
 
@@ -25,7 +23,6 @@ class BackupRoutes:
         self._backups = backups
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/instances/{name}/backups"
         one = f"{base}/{{backup}}"
         return (
@@ -38,18 +35,12 @@ class BackupRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """Oldest first."""
+        """Oldest first; URLs do not say the project, as in LXD."""
         loaded, found = await self._backups.find_all(request.project, _name(request))
         base = f"/1.0/{request.family or 'instances'}/{loaded.record.name}/backups"
-        return listing.answer(
-            request,
-            found,
-            url=lambda each: with_project(f"{base}/{each.name}", loaded.record.project),
-            render=render.backup,
-        )
+        return listing.answer(request, found, url=lambda each: f"{base}/{each.name}", render=render.backup)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         _, found = await self._backups.find(request.project, _name(request), _backup(request))
         return response.sync(render.backup(found))
 
@@ -58,7 +49,7 @@ class BackupRoutes:
         body = await request.body(schema.InstanceBackupsPost)
         order = Order(
             name=body.name,
-            expires_at=expiry(body.expires_at),
+            expires_at=expiry.read(body.expires_at),
             alone=body.instance_only or body.container_only,
             compression=body.compression_algorithm,
             optimized=body.optimized_storage,
@@ -66,7 +57,6 @@ class BackupRoutes:
         return response.operation(await self._backups.create(request.project, _name(request), order, caller=request.caller))
 
     async def rename(self, request: Request) -> web.StreamResponse:
-        """Give it another name."""
         body = await request.body(Rename)
         operation = await self._backups.rename(
             request.project, _name(request), _backup(request), body.name, caller=request.caller
@@ -74,15 +64,13 @@ class BackupRoutes:
         return response.operation(operation)
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         operation = await self._backups.delete(request.project, _name(request), _backup(request), caller=request.caller)
         return response.operation(operation)
 
     async def export(self, request: Request) -> web.StreamResponse:
         """The file; the kernel sends it."""
         path = await self._backups.file(request.project, _name(request), _backup(request), caller=request.caller)
-        headers = {"Content-Disposition": "inline;filename=backup.tar", "Content-Type": "application/octet-stream"}
-        return web.FileResponse(path, headers=headers)
+        return response.backup(path)
 
 
 def _name(request: Request) -> str:

@@ -57,7 +57,6 @@ class CertificateRoutes:
         self._client_certificate = client_certificate
 
     def table(self) -> Sequence[Route]:
-        """Its routes."""
         every, one = "/1.0/certificates", "/1.0/certificates/{fingerprint}"
         return (
             Route("GET", every, self.list, Access.TRUSTED, "Get the trusted certificates", tag="certificates"),
@@ -77,7 +76,6 @@ class CertificateRoutes:
         return response.sync([f"/1.0/certificates/{entry.fingerprint}" for entry in found])
 
     async def get(self, request: Request) -> web.Response:
-        """One entry."""
         entry = await self._certificates.find(request.path("fingerprint"), request.caller)
         return response.sync(_wire(entry), etag=_wire(entry))
 
@@ -109,7 +107,7 @@ class CertificateRoutes:
         body = await request.body(CertificatePut)
         entry = await self._certificates.find(request.path("fingerprint"), request.caller)
         request.check_etag(_wire(entry))
-        blank = Entry("", CertificateType.CLIENT, restricted=False, projects=())
+        blank = Entry("", "", restricted=False, projects=())
         await self._certificates.update(entry.fingerprint, _merge(blank, body), caller=request.caller)
         return response.empty()
 
@@ -147,7 +145,7 @@ def _merge(entry: Entry, body: CertificatePut) -> Entry:
     unset = msgspec.UNSET
     return Entry(
         name=entry.name if body.name is unset else body.name or "",
-        type=entry.type if body.type is unset else body.type or CertificateType.CLIENT,
+        type=entry.type if body.type is unset else body.type or "",
         restricted=entry.restricted if body.restricted is unset else bool(body.restricted),
         projects=entry.projects if body.projects is unset else tuple(body.projects or ()),
         certificate="" if body.certificate is unset else body.certificate or "",

@@ -23,7 +23,6 @@ class ConsoleRoutes:
         self._consoles = consoles
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         path = "/1.0/instances/{name}/console"
         body = schema.InstanceConsolePost
         return (

@@ -18,7 +18,7 @@ from aiohttp import web
 from atoll.api import image_transfer, response, upgrade
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
-from atoll.domain import names
+from atoll.domain import clock, names
 from atoll.domain.errors import AtollError, BadRequest
 from atoll.services.instances import files
 from atoll.services.instances.files import MAX_PATH, Fetched, FileInfo, FileService, Owner
@@ -36,7 +36,6 @@ class FileRoutes:
         self._files = files
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         path = "/1.0/instances/{name}/files"
         return (
             Route("GET", path, self.get, Access.PROJECT, "Get a file", result=bytes),
@@ -117,7 +116,7 @@ def _absolute(link: str, target: str) -> str:
 
 def _headers(info: FileInfo) -> dict[str, str]:
     """LXD's headers; the time is written as Go writes it."""
-    modified = datetime.fromtimestamp(max(0, min(info.modified, 253402300799)), UTC)
+    modified = datetime.fromtimestamp(max(0, min(info.modified, clock.LATEST)), UTC)
     return {
         "X-LXD-uid": str(info.uid),
         "X-LXD-gid": str(info.gid),
@@ -132,7 +131,7 @@ def _download(path: str, info: FileInfo) -> dict[str, str]:
     shown = name if _PLAIN_NAME.fullmatch(name) else quote(os.fsencode(name))
     return {
         "Content-Disposition": f"inline;filename={shown}",
-        "Last-Modified": formatdate(max(0, min(info.modified, 253402300799)), usegmt=True),
+        "Last-Modified": formatdate(max(0, min(info.modified, clock.LATEST)), usegmt=True),
     }
 
 

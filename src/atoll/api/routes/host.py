@@ -18,7 +18,6 @@ class HostRoutes:
     """Routes without a service of their own."""
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         configuration = "/1.0/metadata/configuration"
         return (
             Route("GET", "/1.0/resources", self.resources, Access.TRUSTED, "Get the host's hardware", result=dict),

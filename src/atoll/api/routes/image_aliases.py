@@ -24,7 +24,6 @@ class ImageAliasRoutes:
         self._aliases = aliases
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         path = "/1.0/images/aliases/{name:.+}"
         return (
             Route("GET", "/1.0/images/aliases", self.list_, Access.PUBLIC, "List image aliases", result=list[schema.AliasEntry]),
@@ -37,13 +36,12 @@ class ImageAliasRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """URLs or objects; those of public images for strangers."""
+        """URLs, without the project as in LXD, or objects; those of public images for strangers."""
         project, public_only = scope(request)
         found = await self._aliases.find_all(project, public_only=public_only)
-        return listing.answer(request, found, url=lambda each: with_project(alias_url(each.name), project), render=_render)
+        return listing.answer(request, found, url=lambda each: alias_url(each.name), render=_render)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         project, public_only = scope(request)
         alias = await self._aliases.find(project, request.path("name"), public_only=public_only)
         return response.sync(_render(alias), etag=_subject(alias))
@@ -55,7 +53,6 @@ class ImageAliasRoutes:
         return response.created(with_project(alias_url(body.name), request.project))
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
         alias = await self._find(request)
         body = await request.body(schema.AliasPut)
         await self._update(request, alias, body.description or "", body.target or "")
@@ -70,7 +67,6 @@ class ImageAliasRoutes:
         return response.empty()
 
     async def rename(self, request: Request) -> web.StreamResponse:
-        """Give it another name."""
         body = await request.body(Rename)
         await self._aliases.rename(request.project, request.path("name"), body.name, caller=request.caller)
         return response.created(with_project(alias_url(body.name), request.project))

@@ -15,7 +15,6 @@ from atoll.api.schema import images as schema
 from atoll.domain import clock, names
 from atoll.domain.entities import DEFAULT_PROJECT, Image, ImageSource
 from atoll.domain.errors import BadRequest, NotFound, Unsupported
-from atoll.services.events import with_project
 from atoll.services.images import ImageService, receive
 from atoll.services.images.jobs import BuildOrder, ImageJobs
 from atoll.services.images.model import DEFAULT_PROFILES, Changes
@@ -37,7 +36,6 @@ class ImageRoutes:
         self._pusher = pusher
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         changes = schema.ImagePut
         return (
             Route("GET", "/1.0/images", self.list_, Access.PUBLIC, "List images", result=list[schema.Image]),
@@ -55,15 +53,14 @@ class ImageRoutes:
     # --- looking -------------------------------------------------------------------------------------------------------
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """URLs or objects; public ones for strangers."""
+        """URLs or objects; public ones for strangers. As in LXD the URLs do not say the project: clients, pylxd among them, take
+        what is behind the last slash for the fingerprint."""
         project, public_only = scope(request)
         found = await self._images.find_all(project, public_only=public_only)
-        return listing.answer(
-            request, found, url=lambda each: with_project(f"/1.0/images/{each.fingerprint}", project), render=_render
-        )
+        return listing.answer(request, found, url=lambda each: f"/1.0/images/{each.fingerprint}", render=_render)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One; a private one also for who has a token."""
+        """One; a private one also for whoever has a token."""
         image, _ = await self._find_shown(request)
         return response.sync(_render(image), etag=_subject(image))
 
@@ -180,7 +177,6 @@ class ImageRoutes:
         return response.empty()
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove."""
         image = await self._find(request)
         return response.operation(await self._jobs.delete(request.project, image, caller=request.caller))
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from atoll.api.request import Request
 from atoll.api.schema import instances as schema
-from atoll.domain.errors import BadRequest, Forbidden
+from atoll.domain.errors import BadRequest
 from atoll.services.instances.copy import InstanceCopier, Source
 from atoll.services.instances.core import Loaded
 from atoll.services.instances.create import Request as NewInstance
@@ -29,7 +29,7 @@ class InstanceCopies:
             raise BadRequest("source.source: must specify a source instance")
         name, _, snapshot = source.source.partition("/")
         subject = Source(
-            project=_usable(request, source.project or new.project),
+            project=request.usable(source.project or new.project),
             name=name,
             snapshot=snapshot,
             instance_only=source.instance_only or source.container_only,
@@ -46,7 +46,7 @@ class InstanceCopies:
         destination = Destination(
             name=body.name,
             pool=body.pool,
-            project=_usable(request, body.project) if body.project else "",
+            project=request.usable(body.project) if body.project else "",
             instance_only=body.instance_only or body.container_only,
         )
         record = loaded.record
@@ -63,9 +63,3 @@ def without_volatile(new: NewInstance) -> NewInstance:
     """LXD's client sends the source's own keys, its MAC addresses among them, with each refresh; here the source stays."""
     config = {key: value for key, value in new.config.items() if not key.startswith("volatile.")}
     return dataclasses.replace(new, config=config)
-
-
-def _usable(request: Request, project: str) -> str:
-    if not request.caller.may_use(project):
-        raise Forbidden("Not authorized")
-    return project

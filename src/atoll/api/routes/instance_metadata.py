@@ -26,7 +26,6 @@ class InstanceMetadataRoutes:
         self._metadata = metadata
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/instances/{name}/metadata"
         path, body = f"{base}/templates", schema.ImageMetadata
         return (
@@ -88,7 +87,6 @@ class InstanceMetadataRoutes:
         return response.empty()
 
     async def delete_template(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         await self._metadata.delete_template(request.project, _name(request), request.query("path"), caller=request.caller)
         return response.empty()
 

@@ -24,7 +24,7 @@ class InstanceMigrations:
         self._target = target
 
     async def send(self, request: Request, name: str, body: schema.InstancePost, *, snapshot: str = "") -> Operation:
-        """An instance or a snapshot, to who connects, or with `target` to an operation of another server."""
+        """An instance or a snapshot, to whoever connects, or with `target` to an operation of another server."""
         order = Order(
             source=Source(
                 project=request.project,
@@ -39,7 +39,7 @@ class InstanceMigrations:
         return await self._source.start(order, caller=request.caller)
 
     async def receive(self, request: Request, new: NewInstance, source: schema.InstanceSource) -> Operation:
-        """From an operation of another server, or in mode "push" from who connects."""
+        """From an operation of another server, or in mode "push" from whoever connects."""
         offer = Offer(
             peer=source_peer(source),
             instance_only=source.instance_only or source.container_only,
@@ -50,7 +50,7 @@ class InstanceMigrations:
 
 
 def source_peer(source: schema.InstanceSource | objects.VolumeSource) -> Peer | None:
-    """The operation of another server that something is fetched from; None: in mode "push", who has it connects."""
+    """The operation of another server that something is fetched from; None: in mode "push", whoever has it connects."""
     if source.mode not in ("", "pull", "push"):
         raise BadRequest(f"source.mode: unknown mode {source.mode[:40]!r}")
     return None if source.mode == "push" else peer(source)

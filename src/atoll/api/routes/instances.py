@@ -14,7 +14,7 @@ from atoll.api.routes.instance_copies import InstanceCopies, refuse_member
 from atoll.api.routes.instance_migrations import InstanceMigrations
 from atoll.api.schema import instances as schema
 from atoll.domain import names
-from atoll.domain.errors import BadRequest, Forbidden
+from atoll.domain.errors import BadRequest
 from atoll.services.events import with_project
 from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
@@ -56,7 +56,6 @@ class InstanceRoutes:
         self._migrations = migrations
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         path = "/1.0/instances/{name}"
         return (
             Route("GET", "/1.0/instances", self.list_, Access.PROJECT, "List instances", result=list[schema.Instance]),
@@ -120,9 +119,7 @@ class InstanceRoutes:
                 if source.server:
                     remote = image_sources.remote(source)
                     return response.operation(await self._creator.from_elsewhere(new, remote, self._puller, caller=caller))
-                project = source.project or new.project
-                if not caller.may_use(project):
-                    raise Forbidden("Not authorized")
+                project = request.usable(source.project or new.project)
                 image = await self._images.resolve(
                     project, alias=source.alias, fingerprint=source.fingerprint, properties=source.properties
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from aiohttp import web
 
@@ -15,8 +16,11 @@ from atoll.host import memory
 from atoll.host.threads import in_thread
 from atoll.services.sql import SqlService
 
-Shutdown = Callable[[bool, float], Awaitable[None]]
-"""Stops all instances (by force or not, in at most that many seconds), then lets the daemon end."""
+
+class Shutdown(Protocol):
+    """Stops all instances, by force or not, in at most that many seconds (0: without a limit), then lets the daemon end."""
+
+    async def __call__(self, *, force: bool, timeout: float) -> None: ...
 
 
 class SqlPost(Body):
@@ -35,7 +39,6 @@ class InternalRoutes:
         self._shutdown = shutdown
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         local = Access.LOCAL
         return (
             Route("GET", "/internal/ready", self.ready, local, "Whether the daemon has started"),
@@ -53,13 +56,13 @@ class InternalRoutes:
         return response.empty()
 
     async def collect(self, _: Request) -> web.StreamResponse:
-        """For who looks for leaks: what is left after it is held by somebody."""
+        """For whoever looks for leaks: what is left after it is held by somebody."""
         await in_thread(memory.give_back)
         return response.empty()
 
     async def shut_down(self, request: Request) -> web.StreamResponse:
         """Answers when the instances have stopped; the daemon ends right after."""
-        await self._shutdown(request.flag("force"), float(request.number("timeout", 300)))
+        await self._shutdown(force=request.flag("force"), timeout=float(request.number("timeout", 300)))
         return response.empty()
 
     async def dump(self, request: Request) -> web.StreamResponse:
@@ -73,7 +76,7 @@ class InternalRoutes:
         return response.sync({"results": await self._sql.run(body.database, body.query)})
 
     async def sync(self, request: Request) -> web.StreamResponse:
-        """For who reads the file from outside."""
+        """For whoever reads the file from outside."""
         body = await request.body(SqlPost)
         await self._sql.sync(body.database or request.query("database"))
         return response.empty()

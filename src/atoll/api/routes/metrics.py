@@ -26,7 +26,7 @@ SERVED_APART = frozenset({"/", "/1.0", METRICS_PATH})
 
 
 class MetricsRoutes:
-    """The one route. Who asks needs a certificate that is trusted, be it for metrics only, unless the server says otherwise."""
+    """The one route. Clients need a trusted certificate, be it for metrics only, unless core.metrics_authentication is off."""
 
     def __init__(self, core: InstanceCore, settings: SettingsService) -> None:
         self._core = core
@@ -39,7 +39,6 @@ class MetricsRoutes:
         return metrics.MetricsService(self._core)
 
     def table(self) -> Sequence[Route]:
-        """Its route."""
         return (Route("GET", METRICS_PATH, self.get, Access.PUBLIC, "Get metrics", tag="metrics"),)
 
     async def get(self, request: Request) -> web.Response:

@@ -24,7 +24,6 @@ class NetworkRoutes:
         self._networks = networks
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         one = "/1.0/networks/{name}"
         return (
             Route("GET", "/1.0/networks", self.list_, Access.PROJECT, "List networks", result=list[schema.Network]),
@@ -47,7 +46,6 @@ class NetworkRoutes:
         )
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         view = await self._find(request)
         used = request.visible((await self._networks.used_by([view.name]))[view.name])
         return response.sync(_network(view, used), etag=_tag(view))
@@ -63,19 +61,17 @@ class NetworkRoutes:
         return response.created(f"/1.0/networks/{body.name}")
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
         body = await request.body(DescriptionConfig)
         view = await self._managed(request)
-        await self._networks.update(request.project, view.name, body.description or "", body.config or {}, caller=request.caller)
+        await self._networks.update(request.project, view.name, *body.replacing(), caller=request.caller)
         return response.empty()
 
     async def patch(self, request: Request) -> web.StreamResponse:
         """Change what is given."""
         body = await request.body(DescriptionConfig)
         view = await self._managed(request)
-        description = view.description if body.description is None else body.description
-        config = {**view.config, **(body.config or {})}
-        await self._networks.update(request.project, view.name, description, config, caller=request.caller)
+        changed = body.changing(view.description, view.config)
+        await self._networks.update(request.project, view.name, *changed, caller=request.caller)
         return response.empty()
 
     async def rename(self, request: Request) -> web.StreamResponse:
@@ -99,7 +95,7 @@ class NetworkRoutes:
         found = await self._networks.state(request.project, _name(request))
         described = render.network(found.nic)
         del described["host_name"]
-        return response.sync({**described, "bridge": dict(found.bridge) or None})
+        return response.sync({**described, "bond": None, "bridge": dict(found.bridge) or None, "ovn": None, "vlan": None})
 
     async def _find(self, request: Request) -> NetworkView:
         return await self._networks.find(request.project, _name(request))

@@ -20,7 +20,6 @@ class OpenApiRoutes:
         self._document = b""
 
     def table(self) -> Sequence[Route]:
-        """Its route."""
         return (Route("GET", "/openapi.json", self.get, Access.PUBLIC, "Get this description of the API", result=dict),)
 
     async def get(self, _: Request) -> web.StreamResponse:

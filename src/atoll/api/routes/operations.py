@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -28,7 +27,6 @@ class OperationRoutes:
         self._hub = hub
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         one = "/1.0/operations/{id}"
         return (
             Route("GET", "/1.0/operations", self.list_, Access.PROJECT, "List operations", result=dict[str, list[str]]),
@@ -49,12 +47,11 @@ class OperationRoutes:
         return response.sync(grouped)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         return response.sync(self._find(request).wire())
 
     async def cancel(self, request: Request) -> web.StreamResponse:
         """Ask it to stop."""
-        self._operations.cancel(self._find(request))
+        self._operations.cancel(self._find(request), caller=request.caller)
         return response.empty()
 
     async def wait(self, request: Request) -> web.StreamResponse:
@@ -75,7 +72,7 @@ class OperationRoutes:
         connect = operation.spec.connect
         if connect is None:
             raise BadRequest("This operation has no websockets")
-        largest = websocket.MAX_CONTROL if name == "control" else operation.spec.largest_message
+        largest = operation.spec.largest_message or (websocket.MAX_CONTROL if name == "control" else 0)
         socket = await websocket.accept(request.raw, largest=largest)
         await connect(name, websocket.WebSocket(socket))
         return socket
@@ -103,13 +100,7 @@ class OperationRoutes:
         )
         try:
             socket = await websocket.accept(request.raw, largest=websocket.MAX_CONTROL)
-            sender = asyncio.ensure_future(_send(listener, socket))
-            try:
-                async for _ in socket:
-                    pass  # whatever a listener says is not for us; this notices when it goes
-            finally:
-                sender.cancel()
-                await asyncio.wait([sender])
+            await websocket.while_open(socket, _send(listener, socket))
             return socket
         finally:
             self._hub.forget(listener)

@@ -1,4 +1,4 @@
-"""/1.0/projects and /1.0/profiles."""
+"""/1.0/projects."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from atoll.api.schema import objects as schema
 from atoll.api.schema.common import DescriptionConfig, Rename
 from atoll.domain import entities, names
 from atoll.domain.errors import Forbidden
-from atoll.services.events import with_project
-from atoll.services.profiles import ProfileService
 from atoll.services.projects import ProjectService
 
 _RENAME_SECONDS = 1.0
@@ -28,7 +26,6 @@ class ProjectRoutes:
         self._projects = projects
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         one, change = "/1.0/projects/{name}", DescriptionConfig
         return (
             Route("GET", "/1.0/projects", self.list_, Access.TRUSTED, "List projects", result=list[schema.Project]),
@@ -56,23 +53,20 @@ class ProjectRoutes:
         return await self._projects.find(name)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         project = await self._find(request)
         used = await self._projects.used_by(project)
         return response.sync(_project(project, used), etag=[project.description, project.config])
 
     async def create(self, request: Request) -> web.StreamResponse:
-        """A new one."""
         body = await request.body(schema.ProjectsPost)
         await self._projects.create(body.name, body.description, body.config or {}, caller=request.caller)
         return response.created(f"/1.0/projects/{body.name}")
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
         body = await request.body(DescriptionConfig)
         project = await self._find(request)
         request.check_etag([project.description, project.config])
-        await self._projects.update(project.name, body.description or "", body.config or {}, caller=request.caller)
+        await self._projects.update(project.name, *body.replacing(), caller=request.caller)
         return response.empty()
 
     async def patch(self, request: Request) -> web.StreamResponse:
@@ -80,13 +74,11 @@ class ProjectRoutes:
         body = await request.body(DescriptionConfig)
         project = await self._find(request)
         request.check_etag([project.description, project.config])
-        description = project.description if body.description is None else body.description
-        config = {**project.config, **(body.config or {})}
-        await self._projects.update(project.name, description, config, caller=request.caller)
+        changed = body.changing(project.description, project.config)
+        await self._projects.update(project.name, *changed, caller=request.caller)
         return response.empty()
 
     async def rename(self, request: Request) -> web.StreamResponse:
-        """Give it another name."""
         body = await request.body(Rename)
         project = await self._find(request)
         operation = await self._projects.rename_later(project.name, body.name, caller=request.caller)
@@ -107,109 +99,3 @@ class ProjectRoutes:
 
 def _project(project: entities.Project, used_by: list[str]) -> schema.Project:
     return schema.Project(project.name, project.description, dict(project.config), used_by)
-
-
-class ProfileRoutes:
-    """Routes of profiles."""
-
-    def __init__(self, profiles: ProfileService) -> None:
-        self._profiles = profiles
-
-    def table(self) -> Sequence[Route]:
-        """The routes."""
-        one = "/1.0/profiles/{name}"
-        return (
-            Route("GET", "/1.0/profiles", self.list_, Access.PROJECT, "List profiles", result=list[schema.Profile]),
-            Route("POST", "/1.0/profiles", self.create, Access.PROJECT, "Create a profile", schema.ProfilesPost),
-            Route("GET", one, self.get, Access.PROJECT, "Get a profile", result=schema.Profile),
-            Route("PUT", one, self.put, Access.PROJECT, "Replace a profile", schema.ProfilePut),
-            Route("PATCH", one, self.patch, Access.PROJECT, "Change a profile", schema.ProfilePut),
-            Route("POST", one, self.rename, Access.PROJECT, "Rename a profile", Rename),
-            Route("DELETE", one, self.delete, Access.PROJECT, "Delete a profile"),
-        )
-
-    async def list_(self, request: Request) -> web.StreamResponse:
-        """Of a project."""
-        found = await self._profiles.find_all(request.project)
-        return listing.answer(
-            request,
-            found,
-            url=lambda each: _profile_url(each[0]),
-            render=lambda each: _profile(each[0], request.visible(each[1])),
-        )
-
-    async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
-        profile, users = await self._profiles.find(request.project, _name(request))
-        return response.sync(_profile(profile, request.visible(users)), etag=_tag(profile))
-
-    async def create(self, request: Request) -> web.StreamResponse:
-        """A new one."""
-        body = await request.body(schema.ProfilesPost)
-        await self._profiles.create(
-            request.project,
-            body.name,
-            body.description,
-            body.config or {},
-            body.devices or {},
-            caller=request.caller,
-        )
-        return response.created(f"/1.0/profiles/{body.name}")
-
-    async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
-        body = await request.body(schema.ProfilePut)
-        profile, _ = await self._profiles.find(request.project, _name(request))
-        request.check_etag(_tag(profile))
-        await self._profiles.update(
-            request.project,
-            profile.name,
-            body.description or "",
-            body.config or {},
-            body.devices or {},
-            caller=request.caller,
-        )
-        return response.empty()
-
-    async def patch(self, request: Request) -> web.StreamResponse:
-        """Change what is given."""
-        body = await request.body(schema.ProfilePut)
-        profile, _ = await self._profiles.find(request.project, _name(request))
-        request.check_etag(_tag(profile))
-        await self._profiles.update(
-            request.project,
-            profile.name,
-            profile.description if body.description is None else body.description,
-            {**profile.config, **(body.config or {})},
-            {**profile.devices, **(body.devices or {})},
-            caller=request.caller,
-        )
-        return response.empty()
-
-    async def rename(self, request: Request) -> web.StreamResponse:
-        """Give it another name."""
-        body = await request.body(Rename)
-        await self._profiles.rename(request.project, _name(request), body.name, caller=request.caller)
-        return response.created(f"/1.0/profiles/{body.name}")
-
-    async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove an unused one."""
-        await self._profiles.delete(request.project, _name(request), caller=request.caller)
-        return response.empty()
-
-
-def _name(request: Request) -> str:
-    return names.profile(request.path("name"))
-
-
-def _tag(profile: entities.Profile) -> list[object]:
-    return [profile.config, profile.description, profile.devices]
-
-
-def _profile_url(profile: entities.Profile) -> str:
-    return with_project(f"/1.0/profiles/{profile.name}", profile.project)
-
-
-def _profile(profile: entities.Profile, users: list[str]) -> schema.Profile:
-    devices = {name: dict(device) for name, device in profile.devices.items()}
-    return schema.Profile(profile.name, profile.description, dict(profile.config), devices, users)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from atoll.api import response
@@ -28,7 +27,7 @@ class RecoverPool(Body):
 class RecoverPost(Body):
     """POST /internal/recover/validate and …/import."""
 
-    pools: list[RecoverPool] | None = msgspec.field(name="Pools", default=None)
+    pools: list[RecoverPool] | None = None
 
 
 class RecoverRoutes:
@@ -38,7 +37,6 @@ class RecoverRoutes:
         self._recover = recover
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base, local = "/internal/recover", Access.LOCAL
         return (
             Route("POST", f"{base}/validate", self.validate, local, "Look for lost volumes", RecoverPost, result=dict),

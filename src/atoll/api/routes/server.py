@@ -35,7 +35,6 @@ class ServerRoutes:
         settings.on_commit(self._forget)
 
     def table(self) -> Sequence[Route]:
-        """Its routes."""
         return (
             Route("GET", "/", self.versions, Access.PUBLIC, "Get the supported API versions", tag="server"),
             Route("GET", "/1.0", self.get, Access.PUBLIC, "Get the server environment and configuration", tag="server"),
@@ -60,14 +59,12 @@ class ServerRoutes:
         return web.Response(body=body, headers={"Content-Type": "application/json", "ETag": self._tag})
 
     async def put(self, request: Request) -> web.Response:
-        """Replace the configuration."""
         body = await request.body(ServerPut)
         request.check_etag(self._settings.shown())
         await self._settings.replace(body.config or {}, caller=request.caller)
         return response.empty()
 
     async def patch(self, request: Request) -> web.Response:
-        """Change keys."""
         body = await request.body(ServerPut)
         request.check_etag(self._settings.shown())
         await self._settings.patch(body.config or {}, caller=request.caller)

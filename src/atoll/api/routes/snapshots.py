@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from atoll.api import listing, render, response
+from atoll.api import expiry, listing, render, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
 from atoll.api.routes.instance_migrations import InstanceMigrations
 from atoll.api.schema import instances as schema
-from atoll.domain import clock, names
-from atoll.domain.errors import BadRequest
+from atoll.domain import names
 from atoll.services.events import with_project
 from atoll.services.instances.core import InstanceCore
 from atoll.services.instances.snapshots import Order, SnapshotService
@@ -27,7 +26,6 @@ class SnapshotRoutes:
         self._migrations = migrations
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/instances/{name}/snapshots"
         one = f"{base}/{{snapshot}}"
         return (
@@ -53,7 +51,6 @@ class SnapshotRoutes:
         )
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         loaded, found = await self._core.load_snapshot(request.project, _name(request), _snapshot(request))
         sizes = await self._snapshots.sizes(loaded, [found])
         return response.sync(render.snapshot(found, loaded, size=sizes.get(found.name)), etag=[found.expires_at])
@@ -63,7 +60,7 @@ class SnapshotRoutes:
         body = await request.body(schema.SnapshotsPost)
         order = Order(
             name=body.name,
-            expires_at=None if body.expires_at is None else expiry(body.expires_at),
+            expires_at=None if body.expires_at is None else expiry.read(body.expires_at),
             stateful=body.stateful,
         )
         operation = await self._snapshots.create(request.project, _name(request), order, caller=request.caller)
@@ -81,7 +78,7 @@ class SnapshotRoutes:
         body = await request.body(schema.SnapshotPut)
         _, found = await self._core.load_snapshot(request.project, _name(request), _snapshot(request))
         request.check_etag([found.expires_at])
-        expires_at = found.expires_at if keep and body.expires_at is None else expiry(body.expires_at)
+        expires_at = found.expires_at if keep and body.expires_at is None else expiry.read(body.expires_at)
         operation = await self._snapshots.update_later(
             request.project, _name(request), found.name, expires_at=expires_at, caller=request.caller
         )
@@ -99,7 +96,6 @@ class SnapshotRoutes:
         return response.operation(operation)
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         operation = await self._snapshots.delete(request.project, _name(request), _snapshot(request), caller=request.caller)
         return response.operation(operation)
 
@@ -110,12 +106,3 @@ def _name(request: Request) -> str:
 
 def _snapshot(request: Request) -> str:
     return names.snapshot(request.path("snapshot"))
-
-
-def expiry(text: str | None) -> str:
-    """An expiry as it is kept: empty for never, which Go's zero time is too. BadRequest for what is no time."""
-    try:
-        seconds = clock.parse(text or "")
-        return clock.rfc3339(seconds) if seconds > 0 else ""
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(f"expires_at: {(text or '')[:40]!r} is not a time") from error

@@ -13,6 +13,7 @@ from atoll.api.schema import objects as schema
 from atoll.api.schema.common import DescriptionConfig
 from atoll.domain import entities, names
 from atoll.services.storage import StorageService
+from atoll.services.volume_urls import pool_path
 
 _HOST_KEYS = ("source", "volatile.initial_source")
 
@@ -24,7 +25,6 @@ class StorageRoutes:
         self._storage = storage
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base, one = "/1.0/storage-pools", "/1.0/storage-pools/{pool}"
         return (
             Route("GET", base, self.list_, Access.TRUSTED, "List storage pools", result=list[schema.StoragePool]),
@@ -37,34 +37,30 @@ class StorageRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """All."""
         found = await self._storage.find_all()
         used = {p.name: await self._storage.used_by(p) for p in found} if request.recursion else {}
         return listing.answer(
             request,
             found,
-            url=lambda p: f"/1.0/storage-pools/{p.name}",
+            url=lambda p: pool_path(p.name),
             render=lambda p: self._render(request, p, used.get(p.name, [])),
         )
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         pool = await self._find(request)
         rendered = self._render(request, pool, await self._storage.used_by(pool))
         return response.sync(rendered, etag=_tag(pool))
 
     async def create(self, request: Request) -> web.StreamResponse:
-        """A new one."""
         body = await request.body(schema.StoragePoolsPost)
         await self._storage.create(body.name, body.driver, body.description, body.config or {}, caller=request.caller)
-        return response.created(f"/1.0/storage-pools/{body.name}")
+        return response.created(pool_path(body.name))
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace."""
         body = await request.body(DescriptionConfig)
         pool = await self._find(request)
         request.check_etag(_tag(pool))
-        await self._storage.update(pool.name, body.description or "", body.config or {}, caller=request.caller)
+        await self._storage.update(pool.name, *body.replacing(), caller=request.caller)
         return response.empty()
 
     async def patch(self, request: Request) -> web.StreamResponse:
@@ -72,9 +68,8 @@ class StorageRoutes:
         body = await request.body(DescriptionConfig)
         pool = await self._find(request)
         request.check_etag(_tag(pool))
-        description = pool.description if body.description is None else body.description
-        config = {**pool.config, **(body.config or {})}
-        await self._storage.update(pool.name, description, config, caller=request.caller)
+        changed = body.changing(pool.description, pool.config)
+        await self._storage.update(pool.name, *changed, caller=request.caller)
         return response.empty()
 
     async def delete(self, request: Request) -> web.StreamResponse:

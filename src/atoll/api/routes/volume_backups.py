@@ -6,18 +6,16 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from atoll.api import listing, response
+from atoll.api import expiry, listing, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
-from atoll.api.routes.snapshots import expiry
 from atoll.api.schema import objects as schema
 from atoll.api.schema.common import Rename
 from atoll.domain import clock, entities, names
 from atoll.domain.errors import BadRequest
 from atoll.services.backup_records import Order
-from atoll.services.events import with_project
-from atoll.services.storage import volume_path
 from atoll.services.volume_backups import VolumeBackups
+from atoll.services.volume_urls import volume_path
 from atoll.services.volumes import CUSTOM, VolumeService
 
 
@@ -29,7 +27,6 @@ class VolumeBackupRoutes:
         self._backups = backups
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/storage-pools/{pool}/volumes/{type}/{volume}/backups"
         one = f"{base}/{{backup}}"
         return (
@@ -42,46 +39,43 @@ class VolumeBackupRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """Oldest first."""
+        """Oldest first; URLs do not say the project, as in LXD."""
         volume = await self._find(request)
         found = await self._backups.find_all(volume)
         base = volume_path(volume.pool, CUSTOM, f"{volume.name}/backups")
-        return listing.answer(
-            request, found, url=lambda each: with_project(f"{base}/{each.name}", volume.project), render=_backup
-        )
+        return listing.answer(request, found, url=lambda each: f"{base}/{each.name}", render=_render)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
-        return response.sync(_backup(await self._backups.find(await self._find(request), _name(request))))
+        return response.sync(_render(await self._backups.find(await self._find(request), _backup(request))))
 
     async def create(self, request: Request) -> web.StreamResponse:
         """Of the volume as it is now."""
         body = await request.body(schema.VolumeBackupsPost)
         order = Order(
             name=body.name,
-            expires_at="" if body.expires_at is None else expiry(body.expires_at),
+            expires_at=expiry.read(body.expires_at),
             alone=body.volume_only,
             compression=body.compression_algorithm,
             optimized=body.optimized_storage,
         )
-        return response.operation(await self._backups.create(await self._find(request), order, caller=request.caller))
+        volume = await self._find(request)
+        return response.operation(await self._backups.create(volume, order, asking=request.project, caller=request.caller))
 
     async def rename(self, request: Request) -> web.StreamResponse:
-        """Give it another name."""
         body = await request.body(Rename)
         volume = await self._find(request)
-        return response.operation(await self._backups.rename(volume, _name(request), body.name, caller=request.caller))
+        operation = await self._backups.rename(volume, _backup(request), body.name, asking=request.project, caller=request.caller)
+        return response.operation(operation)
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         volume = await self._find(request)
-        return response.operation(await self._backups.delete(volume, _name(request), caller=request.caller))
+        backup = _backup(request)
+        return response.operation(await self._backups.delete(volume, backup, asking=request.project, caller=request.caller))
 
     async def export(self, request: Request) -> web.StreamResponse:
         """The file; the kernel sends it."""
-        path = await self._backups.file(await self._find(request), _name(request), caller=request.caller)
-        headers = {"Content-Disposition": "inline;filename=backup.tar", "Content-Type": "application/octet-stream"}
-        return web.FileResponse(path, headers=headers)
+        path = await self._backups.file(await self._find(request), _backup(request), caller=request.caller)
+        return response.backup(path)
 
     async def _find(self, request: Request) -> entities.StorageVolume:
         """The volume. BadRequest for one of a type that has no backups."""
@@ -91,11 +85,11 @@ class VolumeBackupRoutes:
         return await self._volumes.find(pool, request.project, CUSTOM, name)
 
 
-def _name(request: Request) -> str:
+def _backup(request: Request) -> str:
     return names.backup(request.path("backup"))
 
 
-def _backup(found: entities.VolumeBackup) -> schema.VolumeBackup:
+def _render(found: entities.VolumeBackup) -> schema.VolumeBackup:
     return schema.VolumeBackup(
         name=found.name,
         created_at=found.created_at,

@@ -21,13 +21,13 @@ class VolumeMigrations:
         self._target = target
 
     async def send(self, request: Request, volume: StorageVolume, body: schema.VolumePost, *, snapshot: str = "") -> Operation:
-        """A volume or a snapshot, to who connects, or with `target` to an operation of another server."""
+        """A volume or a snapshot, to whoever connects, or with `target` to an operation of another server."""
         target = instance_migrations.peer(body.target) if body.target is not None else None
-        order = VolumeOrder(volume, snapshot, volume_only=body.volume_only, target=target)
+        order = VolumeOrder(volume, request.project, snapshot, volume_only=body.volume_only, target=target)
         return await self._source.start(order, caller=request.caller)
 
     async def receive(self, request: Request, body: schema.VolumesPost, source: schema.VolumeSource) -> Operation:
-        """From an operation of another server, or in mode "push" from who connects."""
+        """From an operation of another server, or in mode "push" from whoever connects."""
         pool = names.storage_pool(request.path("pool"))
         new = Target(pool, request.project, body.name, body.description, body.config, body.content_type)
         peer = instance_migrations.source_peer(source)

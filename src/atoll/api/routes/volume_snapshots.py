@@ -6,18 +6,16 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from atoll.api import listing, response
+from atoll.api import expiry, listing, response
 from atoll.api.request import Request
 from atoll.api.route import Access, Route
 from atoll.api.routes import volume_views
-from atoll.api.routes.snapshots import expiry
 from atoll.api.routes.volume_migrations import VolumeMigrations
 from atoll.api.schema import objects as schema
 from atoll.domain import clock, entities, names
-from atoll.services.events import with_project
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec, Work
-from atoll.services.storage import volume_path, volume_url
 from atoll.services.volume_snapshots import VolumeSnapshots
+from atoll.services.volume_urls import volume_path, volume_url
 from atoll.services.volumes import CUSTOM, VolumeService
 
 
@@ -37,7 +35,6 @@ class VolumeSnapshotRoutes:
         self._operations = operations
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/storage-pools/{pool}/volumes/{type}/{volume}/snapshots"
         one = f"{base}/{{snapshot}}"
         put = schema.VolumeSnapshotPut
@@ -52,20 +49,18 @@ class VolumeSnapshotRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """Oldest first."""
+        """Oldest first; URLs do not say the project, as in LXD."""
         volume = await self._find(request)
         found = await self._volumes.snapshots(volume)
 
         def url(snapshot: entities.VolumeSnapshot) -> str:
-            path = volume_path(volume.pool, volume.type, f"{volume.name}/snapshots/{snapshot.name}")
-            return with_project(path, volume.project)
+            return volume_path(volume.pool, volume.type, f"{volume.name}/snapshots/{snapshot.name}")
 
-        return listing.answer(request, found, url=url, render=lambda s: volume_views.snapshot(volume, s))
+        return listing.answer(request, found, url=url, render=lambda s: volume_views.one_of_snapshots(volume, s))
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         volume = await self._find(request)
-        found = await self._volumes.find_snapshot(volume, _name(request))
+        found = await self._volumes.find_snapshot(volume, _snapshot(request))
         return response.sync(volume_views.snapshot(volume, found), etag=[found.description, found.expires_at])
 
     async def create(self, request: Request) -> web.StreamResponse:
@@ -73,8 +68,8 @@ class VolumeSnapshotRoutes:
         body = await request.body(schema.VolumeSnapshotsPost)
         volume = volume_views.custom(await self._find(request))
         if body.name:
-            names.snapshot(body.name)
-        expires_at = None if body.expires_at is None else expiry(body.expires_at)
+            await self._snapshots.require_free(volume, names.snapshot(body.name))
+        expires_at = None if body.expires_at is None else expiry.read(body.expires_at)
 
         async def work(_: Operation) -> None:
             await self._snapshots.create(
@@ -85,7 +80,7 @@ class VolumeSnapshotRoutes:
                 caller=request.caller,
             )
 
-        return self._start(request, "Snapshotting storage volume", volume, work)
+        return self._start(request, "Creating storage volume snapshot", volume, work)
 
     async def put(self, request: Request) -> web.StreamResponse:
         """Replace description and expiry; without one it is kept for ever."""
@@ -100,13 +95,13 @@ class VolumeSnapshotRoutes:
     async def _change(self, request: Request, description: str | None, expires_at: str | None) -> web.StreamResponse:
         """None stays as it is; so does the expiry of an instance's, which is that of its snapshot."""
         volume = await self._find(request)
-        found = await self._volumes.find_snapshot(volume, _name(request))
+        found = await self._volumes.find_snapshot(volume, _snapshot(request))
         request.check_etag([found.description, found.expires_at])
         await self._snapshots.update(
             volume,
             found.name,
             description=found.description if description is None else description,
-            expires_at=found.expires_at if expires_at is None or volume.type != CUSTOM else expiry(expires_at),
+            expires_at=found.expires_at if expires_at is None or volume.type != CUSTOM else expiry.read(expires_at),
             caller=request.caller,
         )
         return response.empty()
@@ -115,10 +110,11 @@ class VolumeSnapshotRoutes:
         """Give it another name, or send it to another server."""
         body = await request.body(schema.VolumePost)
         volume = volume_views.custom(await self._find(request))
-        name = _name(request)
+        name = _snapshot(request)
         if body.migration:
             return response.operation(await self._migrations.send(request, volume, body, snapshot=name))
         await self._volumes.find_snapshot(volume, name)
+        await self._snapshots.require_free(volume, names.snapshot(body.name))
 
         async def work(_: Operation) -> None:
             await self._snapshots.rename(volume, name, body.name, caller=request.caller)
@@ -126,9 +122,8 @@ class VolumeSnapshotRoutes:
         return self._start(request, "Renaming storage volume snapshot", volume, work)
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         volume = volume_views.custom(await self._find(request))
-        name = _name(request)
+        name = _snapshot(request)
         await self._volumes.find_snapshot(volume, name)
 
         async def work(_: Operation) -> None:
@@ -141,9 +136,9 @@ class VolumeSnapshotRoutes:
 
     def _start(self, request: Request, what: str, volume: entities.StorageVolume, work: Work) -> web.StreamResponse:
         resources = {"storage_volumes": [volume_url(volume.pool, volume.type, volume.name, volume.project)]}
-        spec = OperationSpec(what, work, project=volume.project, resources=resources, caller=request.caller)
+        spec = OperationSpec(what, work, project=request.project, resources=resources, caller=request.caller)
         return response.operation(self._operations.start(spec))
 
 
-def _name(request: Request) -> str:
+def _snapshot(request: Request) -> str:
     return names.snapshot(request.path("snapshot"))

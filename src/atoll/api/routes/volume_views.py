@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
+
 from atoll.api.request import Request
 from atoll.api.schema import objects as schema
 from atoll.domain import clock, entities, names
 from atoll.domain.errors import BadRequest
 from atoll.services.events import with_project
-from atoll.services.storage import volume_path, volume_url
+from atoll.services.volume_urls import volume_path, volume_url
 from atoll.services.volumes import CUSTOM, VolumeService
 
 
@@ -69,3 +71,10 @@ def snapshot(of: entities.StorageVolume, found: entities.VolumeSnapshot) -> sche
         expires_at=clock.shown(found.expires_at),
         created_at=found.created_at or clock.NEVER,
     )
+
+
+def one_of_snapshots(of: entities.StorageVolume, found: entities.VolumeSnapshot) -> schema.VolumeSnapshot:
+    """As it is shown among the snapshots of its volume."""
+    shown = snapshot(of, found)
+    expires_at = shown.expires_at if found.expires_at else None
+    return msgspec.structs.replace(shown, name=f"{of.name}/{found.name}", expires_at=expires_at)

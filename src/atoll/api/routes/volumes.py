@@ -13,15 +13,15 @@ from atoll.api.routes import volume_views
 from atoll.api.routes.volume_migrations import VolumeMigrations
 from atoll.api.schema import objects as schema
 from atoll.domain import entities, names
-from atoll.domain.errors import BadRequest, Forbidden
+from atoll.domain.errors import BadRequest
 from atoll.services.operations import Operation
-from atoll.services.storage import volume_path
 from atoll.services.volume_backup_import import Wish
 from atoll.services.volume_copy import Source, Target, VolumeCopier
 from atoll.services.volume_move import Destination, VolumeMover
 from atoll.services.volume_settings import VolumeSettings
 from atoll.services.volume_snapshots import VolumeSnapshots
 from atoll.services.volume_uploads import FileKind, VolumeUploads
+from atoll.services.volume_urls import volume_path
 from atoll.services.volumes import CUSTOM, NewVolume, VolumeService
 
 
@@ -47,7 +47,6 @@ class VolumeRoutes:
         self._migrations = migrations
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base = "/1.0/storage-pools/{pool}/volumes"
         one = f"{base}/{{type}}/{{volume}}"
         put = schema.VolumePut
@@ -65,7 +64,7 @@ class VolumeRoutes:
         )
 
     async def list_(self, request: Request) -> web.StreamResponse:
-        """Of a pool and project, of one type or all, each with its snapshots behind it, as LXD lists them."""
+        """Of a pool and project, of one type or all, with their snapshots; by type and name, as LXD lists them."""
         kind = request.raw.match_info.get("type")
         found = await self._volumes.find_all(_pool(request), request.scope, kind)
         found = [v for v in found if v.type == "image" or request.caller.may_use(v.project)]
@@ -75,10 +74,10 @@ class VolumeRoutes:
         for volume in found:
             listed.append(volume_views.volume(volume, request.visible(used.get(volume.id, []))))
             listed += [volume_views.listed_snapshot(volume, each) for each in snapshots.get(volume.id, ())]
+        listed.sort(key=lambda each: (each.type, each.name))
         return listing.answer(request, listed, url=lambda v: volume_views.listed_url(_pool(request), v), render=lambda v: v)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         volume = await self._find(request)
         return response.sync(volume_views.volume(volume, request.visible(await self._volumes.used_by(volume))), etag=_tag(volume))
 
@@ -99,14 +98,14 @@ class VolumeRoutes:
         kind = body.content_type or "filesystem"
         new = NewVolume(pool, request.project, body.name, body.description, body.config or {}, kind)
         await self._volumes.create(new, caller=request.caller)
-        return response.created(volume_path(pool, CUSTOM, body.name))
+        return response.empty()  # as LXD answers, without the address of what is new
 
     async def _copy(self, request: Request, body: schema.VolumesPost, source: schema.VolumeSource) -> Operation:
         """A copy, or with `refresh` one that is brought up to date if it is there."""
         name, slash, snapshot = source.name.partition("/")
         subject = Source(
             pool=names.storage_pool(source.pool) if source.pool else _pool(request),
-            project=_usable(request, source.project or request.project),
+            project=request.usable(source.project or request.project),
             name=names.volume(name),
             snapshot=names.snapshot(snapshot) if slash else "",
             volume_only=source.volume_only,
@@ -122,14 +121,14 @@ class VolumeRoutes:
         return await self._uploads.start(kind, wish, image_transfer.chunks(request.raw), caller=request.caller)
 
     async def put(self, request: Request) -> web.StreamResponse:
-        """Replace, or restore a snapshot."""
+        """Replace, or restore a snapshot; both if a configuration is given with it."""
         body = await request.body(schema.VolumePut)
         volume = await self._find(request)
         request.check_etag(_tag(volume))
         if body.restore:
             await self._snapshots.restore(volume_views.custom(volume), body.restore, caller=request.caller)
-        else:
-            await self._settings.update(volume, body.description or "", body.config or {}, caller=request.caller)
+        if body.config is not None or not body.restore:
+            await self._settings.update(volume, *body.replacing(), caller=request.caller)
         return response.empty()
 
     async def patch(self, request: Request) -> web.StreamResponse:
@@ -137,8 +136,8 @@ class VolumeRoutes:
         body = await request.body(schema.VolumePut)
         volume = await self._find(request)
         request.check_etag(_tag(volume))
-        description = volume.description if body.description is None else body.description
-        await self._settings.update(volume, description, {**volume.config, **(body.config or {})}, caller=request.caller)
+        changed = body.changing(volume.description, volume.config)
+        await self._settings.update(volume, *changed, caller=request.caller)
         return response.empty()
 
     async def post(self, request: Request) -> web.StreamResponse:
@@ -147,13 +146,13 @@ class VolumeRoutes:
         volume = volume_views.custom(await self._find(request))
         if body.migration:
             return response.operation(await self._migrations.send(request, volume, body))
-        owner = await self._volumes.owner(_usable(request, body.project)) if body.project else volume.project
+        owner = await self._volumes.owner(request.usable(body.project)) if body.project else volume.project
         pool = names.storage_pool(body.pool) if body.pool else volume.pool
         if (pool, owner) == (volume.pool, volume.project):
             await self._mover.rename(volume, body.name, caller=request.caller)
             return response.created(volume_path(volume.pool, CUSTOM, body.name))
         destination = Destination(name=body.name, pool=pool, project=owner, volume_only=body.volume_only)
-        return response.operation(await self._mover.move(volume, destination, caller=request.caller))
+        return response.operation(await self._mover.move(volume, destination, asking=request.project, caller=request.caller))
 
     async def delete(self, request: Request) -> web.StreamResponse:
         """Remove an unused one with its snapshots."""
@@ -177,12 +176,6 @@ def _pool(request: Request) -> str:
 def _require_custom(type: str) -> None:
     if type != CUSTOM:
         raise BadRequest(f"Currently not allowed to create storage volumes of type {type[:40]!r}")
-
-
-def _usable(request: Request, project: str) -> str:
-    if not request.caller.may_use(names.project(project)):
-        raise Forbidden("Not authorized")
-    return project
 
 
 def _tag(volume: entities.StorageVolume) -> list[object]:

@@ -21,7 +21,6 @@ class WaitRoutes:
         self._waits = waits
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         path, body = "/1.0/instances/{name}/wait", schema.InstanceWaitPost
         return (Route("POST", path, self.start, Access.PROJECT, "Wait until an instance is ready", body, is_async=True),)
 

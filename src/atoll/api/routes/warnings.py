@@ -21,7 +21,6 @@ class WarningRoutes:
         self._warnings = warnings
 
     def table(self) -> Sequence[Route]:
-        """The routes."""
         base, one = "/1.0/warnings", "/1.0/warnings/{uuid}"
         return (
             Route("GET", base, self.list_, Access.ADMIN, "List warnings", result=list[schema.Warning]),
@@ -38,7 +37,6 @@ class WarningRoutes:
         return listing.answer(request, found, url=lambda w: f"/1.0/warnings/{w.uuid}", render=_warning)
 
     async def get(self, request: Request) -> web.StreamResponse:
-        """One."""
         return response.sync(_warning(await self._warnings.find(request.path("uuid"))))
 
     async def put(self, request: Request) -> web.StreamResponse:
@@ -48,7 +46,6 @@ class WarningRoutes:
         return response.empty()
 
     async def delete(self, request: Request) -> web.StreamResponse:
-        """Remove it."""
         await self._warnings.delete(request.path("uuid"), caller=request.caller)
         return response.empty()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -29,12 +29,15 @@ class Rename(Body):
 
 
 class DescriptionConfig(Body):
-    """PUT of an object that has a description and configuration."""
+    """PUT and PATCH of an object that has a description and configuration."""
 
     description: str | None = None
     config: Config | None = None
 
+    def replacing(self) -> tuple[str, Config]:
+        """The description and configuration after a PUT."""
+        return self.description or "", self.config or {}
 
-def merged(old: dict[str, Any] | Any, new: dict[str, Any] | None) -> dict[str, Any]:
-    """For PATCH: the old map with the new one's entries on top."""
-    return {**old, **(new or {})}
+    def changing(self, description: str, config: Mapping[str, str]) -> tuple[str, Config]:
+        """Those after a PATCH of an object that has these: what is not given stays."""
+        return description if self.description is None else self.description, {**config, **(self.config or {})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from atoll.api.schema.common import Body, Config, Devices, PushTarget
+from atoll.api.schema.common import Body, Config, DescriptionConfig, Devices, PushTarget
 
 
 class ProjectsPost(Body):
@@ -33,11 +33,9 @@ class ProfilesPost(Body):
     devices: Devices | None = None
 
 
-class ProfilePut(Body):
+class ProfilePut(DescriptionConfig):
     """PUT and PATCH of a profile."""
 
-    description: str | None = None
-    config: Config | None = None
     devices: Devices | None = None
 
 
@@ -98,11 +96,9 @@ class VolumesPost(Body):
     source: VolumeSource | None = None
 
 
-class VolumePut(Body):
+class VolumePut(DescriptionConfig):
     """PUT and PATCH of a volume."""
 
-    description: str | None = None
-    config: Config | None = None
     restore: str = ""
 
 
@@ -147,13 +143,13 @@ class VolumeSnapshotPut(Body):
 
 
 class VolumeSnapshot(msgspec.Struct):
-    """A volume's snapshot."""
+    """A volume's snapshot. Among others its name is "VOLUME/SNAPSHOT", and one without an expiry has null for it."""
 
     name: str
     description: str
     config: Config
     content_type: str
-    expires_at: str
+    expires_at: str | None
     created_at: str
 
 

@@ -39,7 +39,7 @@ def converse(server: Server, dialogue: Dialogue) -> None:
             dialogue.say(f" - {kind}: {_described(pool)}")
     if not dialogue.yes_no("Would you like to continue with scanning for lost volumes? (yes/no)", default=True):
         return
-    body = {"Pools": [*({"name": pool["name"]} for pool in existing), *unknown]}
+    body = {"pools": [*({"name": pool["name"]} for pool in existing), *unknown]}
     dialogue.say("Scanning for unknown volumes...")
     if not _search(server, dialogue, body):
         dialogue.say("No unknown volumes found. Nothing to do.")

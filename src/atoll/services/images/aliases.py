@@ -8,7 +8,7 @@ from atoll.db import images as rows
 from atoll.db.engine import Database
 from atoll.domain import names
 from atoll.domain.caller import Caller
-from atoll.domain.entities import Image, ImageAlias
+from atoll.domain.entities import ImageAlias
 from atoll.domain.errors import BadRequest, Conflict, NotFound
 from atoll.services.events import EventHub
 from atoll.services.images.service import ImageService
@@ -54,7 +54,7 @@ class ImageAliases:
             raise BadRequest("Alias name and target are required")
         names.image_alias(name)
         owner = await self._images.owner_to_change(project, caller)
-        image = await self._target(project, target)
+        image = await self._images.find(project, target)
         async with self._database.write() as tx:
             try:
                 await rows.create_alias(tx, owner, name, description, image.id)
@@ -67,7 +67,7 @@ class ImageAliases:
         if not target:
             raise BadRequest("The target field is required")
         owner = await self._images.owner_to_change(project, caller)
-        image = await self._target(project, target)
+        image = await self._images.find(project, target)
         async with self._database.write() as tx:
             await rows.find_alias(tx, owner, name)
             await rows.update_alias(tx, owner, name, description=description, image_id=image.id)
@@ -93,10 +93,6 @@ class ImageAliases:
             alias = await rows.find_alias(tx, owner, name)
             await rows.delete_alias(tx, owner, name)
         self._tell("image-alias-deleted", project, name, caller, target=alias.target)
-
-    async def _target(self, project: str, target: str) -> Image:
-        names.fingerprint(target.lower())
-        return await self._images.find(project, target)
 
     def _tell(self, action: str, project: str, name: str, caller: Caller, **context: str) -> None:
         self._hub.lifecycle(action, alias_url(name), project=project, context=context, caller=caller)

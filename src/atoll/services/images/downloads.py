@@ -1,4 +1,4 @@
-"""One download for all who want the same image of the same server at the same time.
+"""One download shared by all requests for the same image of the same server at the same time.
 
 The first who asks begins it; it ends when it is whole, fails, or nobody wants it any more. So whoever is cancelled, the others
 get their image, and a failure is told to all of them. Each gets files of its own (hard links): what one does with them is nothing
@@ -74,7 +74,7 @@ class Downloads:
         return running
 
     async def _leave(self, found: Found, running: _Running, report: Report) -> None:
-        """The last to leave ends it, and takes its files away."""
+        """Whoever leaves last cancels the download if it still runs, and removes its files."""
         running.reports.remove(report)
         if running.reports:
             return

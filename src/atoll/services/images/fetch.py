@@ -113,7 +113,7 @@ async def _sent(files: ImageFiles, found: Found, report: Report) -> Staged:
                 await loading.take(answer, _told_of(report, "rootfs"))
                 whole.append(Staged(folder, loading.sha256, folder / "meta"))
 
-        # A secret opens the image once: who asks again would hear that there is none, not why it broke.
+        # A secret opens the image once: whoever asks again would hear that there is none, not why it broke.
         await _persist(_connector(found, address), attempt, "an image", attempts=1 if found.source.secret else ATTEMPTS)
         undo.success()
     return whole[0]
@@ -129,8 +129,8 @@ async def _split(files: ImageFiles, answer: aiohttp.ClientResponse, folder: Path
 
 async def _form(
     reader: aiohttp.MultipartReader | aiohttp.multipart.MultipartResponseWrapper, report: Report
-) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
-    """(name, chunks) of each part."""
+) -> AsyncIterator[tuple[str, str, AsyncIterator[bytes]]]:
+    """(name, "", chunks) of each part: what the file was called where the image came from is in the server's record of it."""
     while True:
         try:
             part = await reader.next()
@@ -141,7 +141,7 @@ async def _form(
         if not isinstance(part, aiohttp.BodyPartReader):
             raise BadRequest("The server sent a malformed image: a part has parts itself")
         name = part.name or ""
-        yield name, _told(web.paced(_part_chunks(part)), name, report)
+        yield name, "", _told(web.paced(_part_chunks(part)), name, report)
 
 
 async def _part_chunks(part: aiohttp.BodyPartReader) -> AsyncIterator[bytes]:

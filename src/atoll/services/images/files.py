@@ -38,7 +38,7 @@ class Part:
 
 
 class ImageFiles:
-    """The folder of image files. Who changes the files of a fingerprint holds its lock."""
+    """The folder of image files. Whoever changes the files of a fingerprint holds its lock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -45,7 +45,7 @@ async def opened(parts: list[Part]) -> AsyncIterator[Form]:
 
 
 def _heads(boundary: str, parts: list[Part]) -> list[bytes]:
-    """What stands before each file's bytes; before all but the first, the end of the line that the file before it is on."""
+    """The headers before each file's bytes. All but the first begin with the line break that ends the file before."""
     heads = [
         f"--{boundary}\r\n"
         f"Content-Disposition: form-data; name={part.name}; filename={part.filename}\r\n"

@@ -15,7 +15,7 @@ from atoll.domain import clock, compression, image_metadata, names
 from atoll.domain.caller import Caller
 from atoll.domain.compression import Compression
 from atoll.domain.entities import Image
-from atoll.domain.errors import BadRequest, Forbidden, Unsupported
+from atoll.domain.errors import BadRequest, Forbidden, NotFound, Unsupported
 from atoll.domain.image_metadata import ImageMetadata
 from atoll.host import archive
 from atoll.host.imagebuild import build, recipe
@@ -97,17 +97,22 @@ class ImageJobs:
             async with self._images.files.using(staged.folder):
                 if expected not in ("", staged.fingerprint):
                     raise BadRequest(f"The fingerprints don't match, got {staged.fingerprint} expected {expected}")
-                return await self._images.add(project, await candidates.received(staged), wishes, caller=caller)
+                named = replace(wishes, filename=wishes.filename or staged.filename)
+                return await self._images.add(project, await candidates.received(staged), named, caller=caller)
 
         private = {"secret": new_secret()} if watched else {}
         return self._start("Downloading image", project, caller, work, private=private)
 
     async def copy(self, project: str, source: Image, wishes: Wishes, *, caller: Caller) -> Operation:
-        """The image of another project, which the caller may see."""
+        """The image of another project, which the caller may see. One that the project has already gets what is wished of it."""
         await self._images.check_wishes(project, wishes, caller=caller)
 
         async def work(operation: Operation) -> dict[str, str]:
-            return await self._images.adopt(project, source, wishes, caller=caller)
+            try:
+                present = await self._images.find(project, source.fingerprint)
+            except NotFound:
+                return await self._images.adopt(project, source, wishes, caller=caller)
+            return await self._images.keep(project, present.fingerprint, wishes, caller=caller)
 
         return self._start("Downloading image", project, caller, work)
 
@@ -199,11 +204,13 @@ class ImageJobs:
         return self._start("Deleting image", project, caller, work, images=_urls(project, image))
 
     async def refresh(self, project: str, image: Image, *, caller: Caller) -> Operation:
-        """Look for a newer version at the image's source. An image of this server alone has none."""
+        """Look for a newer version at the image's source. Fails for an image of this server alone, which has none."""
         await self._images.owner_to_change(project, caller)
         puller = self._puller
 
         async def work(operation: Operation) -> dict[str, bool]:
+            if image.source is None:
+                raise NotFound("Image source not found")
             newer = puller is not None and await puller.refresh(project, image, operation, caller=caller, at_once=True)
             return {"refreshed": newer}
 

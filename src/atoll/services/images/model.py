@@ -78,12 +78,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """An image's files in a staging folder, as they came; `fingerprint` is the hash of what was written."""
+    """An image's files in a staging folder, as they came; `fingerprint` is the hash of what was written, `filename` what the root
+    file system's file was called where it came, if that is known."""
 
     folder: Path
     fingerprint: str
     meta: Path
     rootfs: Path | None = None
+    filename: str = ""
 
 
 @dataclass(frozen=True, slots=True)

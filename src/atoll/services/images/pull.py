@@ -10,7 +10,7 @@ from atoll.domain.caller import Caller
 from atoll.domain.entities import Image
 from atoll.domain.errors import NotFound
 from atoll.services.images.downloads import Downloads
-from atoll.services.images.model import Wishes
+from atoll.services.images.model import Candidate, Wishes
 from atoll.services.images.rules import ImageRules
 from atoll.services.images.service import ImageService
 from atoll.services.images.sources import Found, ImageSources, Source
@@ -60,8 +60,8 @@ class ImagePuller:
         return image
 
     async def refresh(self, project: str, image: Image, operation: Operation, *, caller: Caller, at_once: bool = False) -> bool:
-        """Replace an image by the newer version that its source has; whether there was one. `at_once`: what the source said a
-        moment ago does not do."""
+        """Replace an image by the newer version that its source has. Returns whether there was one. `at_once`: ask the source
+        now, do not use what it said minutes ago."""
         known = image.source
         if known is None:
             return False
@@ -90,17 +90,12 @@ class ImagePuller:
         present = await self._present(project, found.fingerprint)
         if present is not None:
             return present, False
-        if found.stream is not None:
-            wishes = dataclasses.replace(
-                wishes,
-                properties={**found.stream.properties, **(wishes.properties or {})},
-                expires_at=wishes.expires_at or found.stream.expires_at,
-            )
+        wishes = _completed(wishes, found)
         async with self._downloads.join(found, _report(operation)) as candidate, self._adding.hold(found.fingerprint):
             present = await self._present(project, found.fingerprint)
             if present is not None:
                 return present, False
-            await self._images.add(project, candidate, wishes, caller=caller)
+            await self._images.add(project, _as_recorded(candidate, found), wishes, caller=caller)
             return await self._images.find(project, found.fingerprint), True
 
     async def _present(self, project: str, fingerprint: str) -> Image | None:
@@ -108,6 +103,24 @@ class ImagePuller:
             return await self._images.find(project, fingerprint)
         except NotFound:
             return None
+
+
+def _completed(wishes: Wishes, found: Found) -> Wishes:
+    """The wishes, with what the source says of the image where nothing is wished."""
+    if found.stream is not None:
+        return dataclasses.replace(wishes, expires_at=wishes.expires_at or found.stream.expires_at)
+    if found.record is not None:
+        filename, expires_at = wishes.filename or found.record.filename, wishes.expires_at or found.record.expires_at
+        return dataclasses.replace(wishes, filename=filename, expires_at=expires_at)
+    return wishes
+
+
+def _as_recorded(candidate: Candidate, found: Found) -> Candidate:
+    """With the properties that it has where it comes from, in place of those it was made with, as in LXD."""
+    told = found.stream or found.record
+    if told is None or told.properties is None:
+        return candidate
+    return dataclasses.replace(candidate, metadata=dataclasses.replace(candidate.metadata, properties=told.properties))
 
 
 def _report(operation: Operation) -> Callable[[str], None]:

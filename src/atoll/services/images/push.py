@@ -1,4 +1,4 @@
-"""Images that one server sends to another: the sender's side, and the tokens of who receives.
+"""Images that one server sends to another: the sender's side, and the receiver's tokens.
 
 A client asks the receiver for a token (the fingerprint that may come, and what is wished of it), and gives the token to the
 sender, which uploads the image with it. The token is good for one upload.

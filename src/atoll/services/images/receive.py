@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from atoll.domain import names
 from atoll.domain.errors import BadRequest, Unsupported
 from atoll.domain.undo import Reverter
 from atoll.services import budgets
@@ -12,8 +13,8 @@ from atoll.services.images.files import ImageFiles
 from atoll.services.images.model import Staged
 from atoll.services.intake import Chunks, Intake
 
-Parts = AsyncIterator[tuple[str, Chunks]]
-"""(name, content) of each part of a form."""
+Parts = AsyncIterator[tuple[str, str, Chunks]]
+"""(name, file name or "", content) of each part of a form."""
 
 MAX_BYTES = 64 << 30
 """Of one image, packed."""
@@ -52,24 +53,27 @@ async def split_into(folder: Path, parts: Parts, *, limit: int) -> Staged:
     """`split` into an empty staging folder of the caller's, of at most `limit` bytes."""
     intake = Intake("image", limit)
     meta, rootfs = folder / "meta", folder / "rootfs"
-    await intake.take(await _part(parts, "metadata"), meta)
-    await intake.take(await _part(parts, "rootfs"), rootfs)
+    _, chunks = await _part(parts, "metadata")
+    await intake.take(chunks, meta)
+    filename, chunks = await _part(parts, "rootfs")
+    await intake.take(chunks, rootfs)
     await _no_more(parts)
-    return Staged(folder, intake.fingerprint, meta, rootfs)
+    return Staged(folder, intake.fingerprint, meta, rootfs, filename)
 
 
-async def _part(parts: Parts, wanted: str) -> Chunks:
+async def _part(parts: Parts, wanted: str) -> tuple[str, Chunks]:
+    """(file name, content) of the next part"""
     try:
-        name, chunks = await anext(parts)
+        name, filename, chunks = await anext(parts)
     except StopAsyncIteration as error:
         raise BadRequest(f"Invalid multipart image: there is no part {wanted!r}") from error
     if wanted == "rootfs" and name == "rootfs.img":
         raise Unsupported("The image is one of a virtual machine, which this server does not run")
     if name != wanted:
         raise BadRequest(f"Invalid multipart image: part {wanted!r} expected, not {name[:40]!r}")
-    return chunks
+    return names.filename(filename) if filename else "", chunks
 
 
 async def _no_more(parts: Parts) -> None:
-    async for name, _ in parts:
+    async for name, _, _ in parts:
         raise BadRequest(f"Invalid multipart image: unexpected part {name[:40]!r}")

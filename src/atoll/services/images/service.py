@@ -1,7 +1,7 @@
 """Images of projects: looking, changing, deleting, taking a new one into the store.
 
 Several projects may have the same image: each has a row, the files and the unpacked volumes are shared and go with the last row.
-Order of locks: an image's own here, then those of the storage service.
+Order of locks: an image's own here, then those of its volumes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from atoll.domain.entities import Image, ImageSource
 from atoll.domain.errors import BadRequest, Conflict, Forbidden, NotFound
 from atoll.domain.paths import Paths
 from atoll.domain.undo import Reverter
-from atoll.drivers.storage.contract import Fill
+from atoll.drivers.storage.contract import Fill, VolumeId
 from atoll.host import archive
 from atoll.services import budgets
 from atoll.services.events import EventHub
 from atoll.services.images.files import ImageFiles
 from atoll.services.images.model import DEFAULT_PROFILES, Candidate, Changes, Wishes, check_properties
+from atoll.services.images.unpacked import UnpackedImages
 from atoll.services.locks import KeyedLocks
 from atoll.services.operations import Operation
 from atoll.services.projects import ProjectService
@@ -39,6 +40,7 @@ class ImageService:
         self, database: Database, hub: EventHub, paths: Paths, storage: StorageService, projects: ProjectService
     ) -> None:
         self.files = ImageFiles(paths.images)
+        self.unpacked = UnpackedImages(database, storage)
         self._database = database
         self._hub = hub
         self._storage = storage
@@ -78,14 +80,14 @@ class ImageService:
     async def find(self, project: str, fingerprint: str, *, public_only: bool = False) -> Image:
         """The image of that fingerprint, or of the one that begins so, with the profiles it brings in the project. What is not
         there and what may not be seen is alike NotFound."""
-        prefix = _prefix(fingerprint)
         if public_only:
+            prefix = _prefix(fingerprint)
             return _only(
                 [image for image in await self.find_all(project, public_only=True) if image.fingerprint.startswith(prefix)]
             )
         owner, profiles_of = await self._view(project)
         async with self._database.read() as tx:
-            return await rows.find(tx, owner, prefix, profiles_of=profiles_of)
+            return await rows.find(tx, owner, _prefix(fingerprint), profiles_of=profiles_of)
 
     async def find_cached(self, project: str, source: ImageSource) -> Image | None:
         """The image of the project that is kept up to date from that source, for instances; None if there is none."""
@@ -148,22 +150,25 @@ class ImageService:
                 last = await rows.projects_with(tx, fingerprint) == [image.project]
             if last:
                 # First: what cannot be removed now leaves a whole image, whose removal can be tried again.
-                await self._storage.forget_image(fingerprint)
+                await self.unpacked.forget(fingerprint)
             async with self._database.write() as tx:
                 await rows.delete(tx, image.id)
             if last:
                 await self.files.remove(fingerprint)
                 # Again: an instance made of it meanwhile may have unpacked it once more.
-                await self._storage.forget_image(fingerprint)
+                await self.unpacked.forget(fingerprint)
         self.tell("image-deleted", project, fingerprint, caller)
 
     async def touch(self, tx: Transaction, image: Image) -> None:
-        """It was used for an instance, whose own transaction that is."""
+        """Note that an instance was made of the image. `tx` is the transaction that makes the instance whole."""
         await rows.touch(tx, image.id, int(time.time()))
 
-    def fill(self, image: Image, pool: str, operation: Operation | None = None) -> Fill:
-        """A function that unpacks the image into a volume of that pool, for `StorageService.ensure_image`, to no more than the
-        pool has room for, but for a reserve; `operation` shows how far it is."""
+    async def unpack(self, image: Image, pool: str, operation: Operation | None = None) -> VolumeId:
+        """The image's volume in a pool, unpacked now unless it is there; `operation` shows how far that is."""
+        return await self.unpacked.ensure(pool, image.fingerprint, self._fill(image, pool, operation))
+
+    def _fill(self, image: Image, pool: str, operation: Operation | None) -> Fill:
+        """Unpacks the image into a volume of that pool, to no more than the pool has room for, but for a reserve."""
 
         def report(read: int) -> None:
             if operation is not None and image.size:
@@ -182,7 +187,7 @@ class ImageService:
     # --- a new one -----------------------------------------------------------------------------------------------------
 
     async def check_wishes(self, project: str, wishes: Wishes, *, caller: Caller) -> None:
-        """What can be said before the work: names, properties, rights, and that the aliases are free."""
+        """What can be refused before the work begins: names, properties, rights, and aliases that are taken."""
         wishes.check()
         owner = await self.owner_to_change(project, caller)
         async with self._database.read() as tx:
@@ -253,13 +258,13 @@ class ImageService:
 
     async def supersede(self, project: str, image: Image, newer: Image, *, is_new: bool, caller: Caller) -> None:
         """Unpack a newer version of an image wherever the image is unpacked, give it the aliases and what else was said of the
-        image, and delete that. NotFound if the image was deleted meanwhile, by who wants no newer one either.
+        image, and delete that. NotFound if the image was deleted meanwhile, by whoever wants no newer one either.
 
         What was said of an image that was here before (not `is_new`) stays, unless it has come for this and a kill cut it off.
         """
         await self.owner_to_change(project, caller)
-        for pool in await self._storage.pools_with_image(image.fingerprint):
-            await self._storage.ensure_image(pool, newer.fingerprint, self.fill(newer, pool))
+        for pool in await self.unpacked.pools_with(image.fingerprint):
+            await self.unpack(newer, pool)
         async with self._database.write() as tx:
             came_for_this = is_new or (newer.source == image.source and not newer.aliases)
             there = await rows.replace(tx, image.id, newer.id, wholly=came_for_this)

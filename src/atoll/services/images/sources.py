@@ -1,11 +1,12 @@
 """Images of other servers, looked up: by simplestreams, by another server's API, or by a plain URL.
 
-Nothing that a server says is believed: it is asked by HTTPS alone, its answers are small, and a fingerprint is what is asked for.
+Servers are not trusted: they are asked by HTTPS only, the size of answers is limited, and what comes has to match a fingerprint.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from atoll.domain import names, simplestreams
+from atoll.domain import clock, names, simplestreams
 from atoll.domain.entities import DEFAULT_PROJECT, ImageSource
 from atoll.domain.errors import BadRequest, NotFound, Unsupported
 from atoll.domain.simplestreams import StreamImage
@@ -62,14 +63,34 @@ class Source:
         return ImageSource(self.server, self.protocol, self.certificate, self.alias or self.fingerprint, self.type, project)
 
 
+class _Told(msgspec.Struct):
+    """What another server's API says of an image, as far as it is taken over."""
+
+    properties: dict[str, str] | None = None
+    expires_at: str = clock.NEVER
+    filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of an image where it comes from; its owner may have changed it since the image was made. `expires_at` in
+    seconds, 0 for never; `properties` None where they are not told."""
+
+    properties: Mapping[str, str] | None
+    expires_at: int
+    filename: str
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image that a server has: `stream` by simplestreams, at `url` by a plain address, else by the server's API."""
+    """An image that a server has: `stream` by simplestreams, at `url` by a plain address, else by the server's API, which has a
+    `record` of it."""
 
     source: Source
     fingerprint: str
     stream: StreamImage | None = None
     url: str = ""
+    record: Record | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -151,7 +172,25 @@ async def _ask_server(server: web.Web, source: Source) -> Found:
         raise BadRequest(f"{source.server} answers with another image than it was asked for")
     if about.get("type") not in ("container", "", None):
         raise Unsupported("Images of virtual machines are not supported")
-    return Found(source, fingerprint)
+    return Found(source, fingerprint, record=_record(server, about))
+
+
+def _record(server: web.Web, about: dict[str, Any]) -> Record:
+    """BadRequest for what is no record of an image."""
+    try:
+        told = msgspec.convert(about, _Told)
+        expires = max(0, int(clock.parse(told.expires_at)))
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise BadRequest(f"{server.address} does not describe the image as a server of images does") from error
+    return Record(told.properties, expires, _filename(told.filename))
+
+
+def _filename(text: str) -> str:
+    """A name that other servers take and this one does not is no reason to refuse the image."""
+    try:
+        return names.filename(text)
+    except BadRequest:
+        return ""
 
 
 async def metadata(server: web.Web, path: str, **options: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class ImageUpkeep:
         settings.on_commit(self._nudge)
 
     def _nudge(self) -> None:
-        """The configuration changed: what it makes due is not kept waiting."""
+        """The configuration changed: do now what is due by it."""
         if self._expired and (self._nudged is None or self._nudged.done()):
             self._nudged = asyncio.create_task(self.tick(), name="upkeep of images")
 
@@ -131,5 +131,5 @@ def _is_over(image: Image, days: int, now: float) -> bool:
 
 
 def _still(known: Mapping[str, T], projects: Collection[str]) -> dict[str, T]:
-    """What is known of the projects that there still are."""
+    """The entries of projects that still exist."""
     return {project: value for project, value in known.items() if project in projects}

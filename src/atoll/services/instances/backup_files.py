@@ -70,8 +70,8 @@ class BackupFiles:
             undo.success()
 
     async def discard(self, folder: Path) -> None:
-        """Remove a hidden folder, which may hold a stranger's tree."""
-        await in_thread(confined.remove_tree, folder)
+        """Remove a hidden folder, which may hold a stranger's tree; the owner's with it if that has nothing else."""
+        await in_thread(_discard, folder)
 
     @asynccontextmanager
     async def using(self, folder: Path) -> AsyncIterator[None]:
@@ -96,6 +96,10 @@ class BackupFiles:
     async def remove(self, key: str, name: str) -> None:
         """Nothing wrong if it is gone. With the last one the owner's folder goes."""
         await self._try("remove a backup", _remove, self.path(key, name))
+
+    async def remove_owner(self, key: str) -> None:
+        """The owner's folder, which a kill may have left empty."""
+        await in_thread(_remove_if_empty, self.folder(key))
 
     async def rename_owner(self, key: str, new: str) -> None:
         """All backups of an owner are another's. Nothing wrong if there are none."""
@@ -134,8 +138,18 @@ def _make(folder: Path) -> None:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
-    with suppress(OSError):  # other backups are there, or just being made
-        path.parent.rmdir()
+    _remove_if_empty(path.parent)
+
+
+def _discard(folder: Path) -> None:
+    confined.remove_tree(folder)
+    if folder.name.startswith(_MAKING):
+        _remove_if_empty(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # backups are there, or just being made; or it is gone
+        folder.rmdir()
 
 
 def _move_folder(source: Path, target: Path) -> None:

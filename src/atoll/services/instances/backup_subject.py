@@ -1,4 +1,4 @@
-"""Gathers all that a backup says of an instance, from the database."""
+"""Loads from the database all that a backup says of an instance."""
 
 from __future__ import annotations
 

@@ -27,10 +27,12 @@ NAME = "backup.yaml"
 
 PAUSE_SECONDS = 0.1
 _SOON_SECONDS = 0.02
-"""Enough for who waits for the change to hear of it first."""
+"""Enough for whoever waits for the change to hear of it first."""
 _REST = 9
 """After a writing comes a rest of so many times what it took: an instance may have a thousand snapshots, which takes 0.3 s, and
 they are made one after the other."""
+_LONGEST_REST = 10.0
+"""Seconds: what took long for once, by a disk that was busy, is no reason to leave the file as it was for minutes."""
 _SOON_ACTIONS = frozenset(f"instance-snapshot-{verb}" for verb in ("created", "renamed", "deleted"))
 _LOOK_AFTER_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
@@ -118,7 +120,7 @@ class BackupYaml:
                 except asyncio.CancelledError:
                     self._changed.add(key)
                     raise
-                self._rest_until = clock() + _REST * (clock() - begun)
+                self._rest_until = clock() + min(_REST * (clock() - begun), _LONGEST_REST)
 
     async def _write(self, key: Key) -> None:
         """Nothing wrong if the instance is gone. That it cannot be written is logged: the instance is none the worse for it."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from atoll.db import backups as rows
@@ -19,10 +20,11 @@ from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.compression import Compression
 from atoll.domain.entities import Backup
 from atoll.domain.errors import AtollError, Conflict, NotFound
+from atoll.drivers.instance.contract import MachineId
 from atoll.host import archive_pack
 from atoll.host.threads import in_thread
 from atoll.services import backup_records
-from atoll.services.backup_records import BackupRecords, Order
+from atoll.services.backup_records import BackupRecords, Finish, Order
 from atoll.services.instances import backup_content, backup_subject, copy
 from atoll.services.instances.backup_files import ARCHIVE, BackupFiles
 from atoll.services.instances.copy import Source
@@ -79,11 +81,12 @@ class BackupService:
 
         async def work(operation: Operation) -> None:
             async with self._records.making(row_id) as finish:
-                await self._make(loaded, backup, packing, operation, instance_only=order.alone, optimized=optimized)
-                await finish(loaded.machine.key, backup)
+                await self._make(loaded, backup, packing, operation, finish, instance_only=order.alone, optimized=optimized)
             self._core.tell("instance-backup-created", loaded.record, suffix=f"/backups/{backup}", caller=caller)
 
-        return self._start("Backing up instance", loaded, backup, work, caller)
+        operation = self._start("Backing up instance", loaded, backup, work, caller)
+        operation.when_done(partial(self._records.done, row_id))
+        return operation
 
     async def _make(
         self,
@@ -91,6 +94,7 @@ class BackupService:
         backup: str,
         packing: Compression,
         operation: Operation,
+        finish: Finish,
         *,
         instance_only: bool,
         optimized: bool,
@@ -111,7 +115,7 @@ class BackupService:
                 packed = await backup_content.plain(stack, driver, subject, still.content, stage)
             report = backup_records.report(operation)
             await archive_pack.pack_tar(packed.members, packed.names, stage / ARCHIVE, compression=packing, progress=report)
-            await self._files.publish(stage, key, backup)
+            await finish(stage, key, backup)
 
     # --- renaming, deleting --------------------------------------------------------------------------------------------
 
@@ -123,7 +127,7 @@ class BackupService:
 
         async def work(_: Operation) -> None:
             await self._records.rename(loaded.machine.key, found, new)
-            context = {"old_name": backup}
+            context = {"old_name": f"{name}/{backup}"}
             self._core.tell("instance-backup-renamed", loaded.record, suffix=f"/backups/{new}", context=context, caller=caller)
 
         return self._start("Renaming instance backup", loaded, backup, work, caller)
@@ -150,7 +154,9 @@ class BackupService:
     # --- unasked -------------------------------------------------------------------------------------------------------
 
     async def expire(self, _: Sequence[datetime]) -> None:
-        """A job of the scheduler: remove what has expired."""
+        """A job of the scheduler: remove what has expired, and settle what is half done."""
+        for sentence in await self._settle():
+            log.warning("Repaired: %s", sentence)
         async with self._core.database.read() as tx:
             expired = await rows.expired(tx, clock.rfc3339())
         for backup in expired:
@@ -164,13 +170,13 @@ class BackupService:
 
     async def repair(self) -> list[str]:
         """On start: remove or finish what a kill cut off. One sentence for each."""
-        done: list[str] = []
-        listed = {(each.record.project, each.record.name): each for each in await self._core.load_all(None)}
-        async with self._core.database.read() as tx:
-            unfinished = await rows.unfinished(tx)
-        for backup in unfinished:
-            key = listed[(backup.project, backup.instance)].machine.key
-            done.append(await self._records.settle(key, backup))
-        for folder in await self._files.leftovers([each.machine.key for each in listed.values()]):
+        done = await self._settle()
+        for folder in await self._files.leftovers([each.machine.key for each in await self._core.load_all(None)]):
             await self._files.discard(folder)
         return done
+
+    async def _settle(self) -> list[str]:
+        async with self._core.database.read() as tx:
+            unfinished = await rows.unfinished(tx)
+        keys = (MachineId(each.project, each.instance).key for each in unfinished)
+        return await self._records.settle(zip(keys, unfinished, strict=True))

@@ -54,8 +54,8 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
-    """An instance that is copied, the snapshots that are copied with it, oldest first, and a volume with its content."""
+class HeldSource:
+    """A source of which nothing changes: the instance, the snapshots to copy, oldest first, and a volume with its content."""
 
     loaded: Loaded
     snapshots: Sequence[Snapshot]
@@ -81,7 +81,7 @@ class InstanceCopier:
 
 
 def _like(request: Request, source: Instance | Snapshot, type: str) -> Request:
-    """What volatile keys say is the source's alone."""
+    """The request, completed from the source. Volatile keys are not copied: they belong to the source alone."""
     if request.type != type:
         raise BadRequest(f"The source's type {type!r} doesn't match the instance type {request.type!r}")
     kept = {key: value for key, value in source.config.items() if not key.startswith("volatile.") or key == _BASE_IMAGE}
@@ -127,10 +127,11 @@ class _Copy:
             place = driver.data(loaded.volume.at(names[0])).parent
             await folders.link_snapshots(self._core.paths, loaded.machine.key, place)
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
         assert self._from is not None  # `make` came before
         await copies.settle_snapshots(tx, loaded.record.id)
         await copy_volume_record(self._core, tx, self._from, loaded, self._source.snapshot)
+        return {}
 
 
 # --- parts that a refresh needs too ------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ async def content(core: InstanceCore, source: Loaded, wanted: Source, *, pool: s
 
 
 @contextlib.asynccontextmanager
-async def unchanging(core: InstanceCore, wanted: Source) -> AsyncIterator[Still]:
+async def unchanging(core: InstanceCore, wanted: Source) -> AsyncIterator[HeldSource]:
     """What is wanted: none of it changes while the block runs, which may be long. So if a snapshot is, or the instance runs, the
     instance itself is not held meanwhile: it can be stopped, started, and so on."""
     machine = wanted.machine
@@ -225,12 +226,12 @@ async def unchanging(core: InstanceCore, wanted: Source) -> AsyncIterator[Still]
                 volume = await stack.enter_async_context(_momentary(core, source, forgetting=lambda: core.hold(machine)))
         else:
             volume = await stack.enter_async_context(content(core, source, wanted, pool=""))
-        # Let go before the momentary one is forgotten: who waits for one of these may hold the instance.
+        # Let go before the momentary one is forgotten: whoever waits for one of these may hold the instance.
         read = {*(each.name for each in snapshots), volume.snapshot} - {""}
         await stack.enter_async_context(core.hold_snapshots(machine, read))
         if free:
             await lock.aclose()
-        yield Still(source, snapshots, volume)
+        yield HeldSource(source, snapshots, volume)
 
 
 async def _find(core: InstanceCore, wanted: Source) -> tuple[Loaded, list[Snapshot]]:
@@ -250,7 +251,7 @@ async def _momentary(
     forgetting: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> AsyncIterator[VolumeId]:
     """A snapshot of a running instance, which is held, while the block runs. Until it is gone a row says so: after a kill it is
-    removed. `forgetting` holds the instance if who uses the block does not do so to its end."""
+    removed. `forgetting` holds the instance if whoever uses the block does not do so to its end."""
     volume = source.volume.at(f"copy-{secrets.token_hex(4)}")
     async with core.database.write() as tx:
         row_id = await rows.create_snapshot(

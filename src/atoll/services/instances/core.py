@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from atoll.db import instances as rows
 from atoll.db import profiles as profile_rows
@@ -24,10 +25,12 @@ from atoll.domain.paths import Paths
 from atoll.domain.status import InstanceStatus
 from atoll.drivers.instance.contract import InstanceDriver, MachineId
 from atoll.drivers.storage.contract import VolumeId, VolumeKind
+from atoll.services import settling
 from atoll.services.events import EventHub
 from atoll.services.instances import records
 from atoll.services.instances.expand import Expanded, expand_record
 from atoll.services.locks import KeyedLocks
+from atoll.services.settling import Half
 from atoll.services.storage import StorageService
 
 
@@ -162,6 +165,28 @@ class InstanceCore:
         listed = await self.load_all(None)
         return [each for each in listed if pool in (None, each.pool) and self.storage.is_available(each.pool)]
 
+    async def settle(
+        self,
+        listed: Iterable[Loaded],
+        put_right: Callable[[Loaded], Awaitable[Sequence[str]]],
+        *,
+        other: Callable[[Loaded], MachineId] = lambda loaded: loaded.machine,
+    ) -> list[str]:
+        """See `settling.each`. `other`: the name, beside its own, that nobody else may take meanwhile."""
+
+        def half(loaded: Loaded) -> Half:
+            async def settle() -> Sequence[str]:
+                try:
+                    present = await self.load(loaded.record.project, loaded.record.name)
+                except NotFound:
+                    return ()
+                return await put_right(present)
+
+            keys = (loaded.machine.key, other(loaded).key)
+            return Half(f"instance {loaded.machine.key}", keys, settle)
+
+        return await settling.each(self._locks, [half(loaded) for loaded in listed])
+
     async def profiles_in(self, tx: Transaction, project: str) -> dict[str, Profile]:
         """The profiles that instances of a project can have, by name."""
         owner = await self.profile_owner(tx, project)
@@ -207,7 +232,7 @@ class InstanceCore:
         record: Instance,
         *,
         caller: Caller = DAEMON,
-        context: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
         suffix: str = "",
     ) -> None:
         """A lifecycle event of an instance."""

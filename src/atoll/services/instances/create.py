@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from atoll.host import folders
 from atoll.services.images.pull import ImagePuller
 from atoll.services.images.service import ImageService
 from atoll.services.images.sources import Source
-from atoll.services.instances import instance_types, records, root_size
+from atoll.services.instances import instance_types, nic_addresses, records, root_size
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.instances.devices import DeviceService, refuse_shared_paths
 from atoll.services.instances.expand import Expanded, expand
@@ -81,8 +82,8 @@ class Origin(Protocol):
     async def make(self, loaded: Loaded, operation: Operation) -> None:
         """Make the volume, and the snapshots whose records were written before. All of that is removed after a failure."""
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
-        """Part of the transaction that makes the instance whole."""
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
+        """Part of the transaction that makes the instance whole. Returns the volatile keys that this has given it."""
 
 
 class Nothing:
@@ -97,8 +98,8 @@ class Nothing:
     async def make(self, loaded: Loaded, operation: Operation) -> None:
         await self._core.storage.driver(loaded.pool).create(loaded.volume)
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
-        return
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
+        return {}
 
 
 class ImageOrigin:
@@ -113,13 +114,12 @@ class ImageOrigin:
         self._image = image
 
     async def make(self, loaded: Loaded, operation: Operation) -> None:
-        storage = self._core.storage
-        fill = self._images.fill(self._image, loaded.pool, operation)
-        source = await storage.ensure_image(loaded.pool, self._image.fingerprint, fill)
-        await storage.driver(loaded.pool).clone(source, loaded.volume)
+        source = await self._images.unpack(self._image, loaded.pool, operation)
+        await self._core.storage.driver(loaded.pool).clone(source, loaded.volume)
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
         await self._images.touch(tx, self._image)
+        return {}
 
 
 class InstanceCreator:
@@ -138,6 +138,7 @@ class InstanceCreator:
         self._images = images
         self._networks = networks
         self._operations = operations
+        self._making: Counter[MachineId] = Counter()
 
     # --- asking --------------------------------------------------------------------------------------------------------
 
@@ -159,8 +160,9 @@ class InstanceCreator:
             image = await puller.for_instance(request.project, source, operation, caller=caller)
             origin = ImageOrigin(self._core, self._images, image)
             whole = await self._complete(_with_image(request, image))
-            loaded = await self._begin(whole, origin, base_image=image.fingerprint)
-            await self._finish(loaded, origin, operation, caller=caller)
+            with self._marked(whole):
+                loaded = await self._begin(whole, origin, base_image=image.fingerprint)
+                await self._finish(loaded, origin, operation, caller=caller)
 
         return self._run("Creating instance", request, work, caller)
 
@@ -184,12 +186,29 @@ class InstanceCreator:
         """The operation that makes an instance; what is wrong with the request is told at once. `sockets`: what the origin waits
         for."""
         request = await self._complete(request)
-        loaded = await self._begin(request, origin, base_image=base_image)
+        with ExitStack() as stack:
+            stack.enter_context(self._marked(request))
+            loaded = await self._begin(request, origin, base_image=base_image)
 
-        async def work(operation: Operation) -> None:
-            await self._finish(loaded, origin, operation, around, caller=caller)
+            async def work(operation: Operation) -> None:
+                await self._finish(loaded, origin, operation, around, caller=caller)
 
-        return self._run(description, request, work, caller, sockets)
+            operation = self._run(description, request, work, caller, sockets)
+            operation.when_done(stack.pop_all().close)  # also if it is cancelled before it does anything
+        return operation
+
+    @contextmanager
+    def _marked(self, request: Request) -> Iterator[None]:
+        """Somebody is going to make it: its row is written before its lock is held, which may take as long as others hold that of
+        what it is made of."""
+        machine = MachineId(request.project, request.name)
+        self._making[machine] += 1
+        try:
+            yield
+        finally:
+            self._making[machine] -= 1
+            if not self._making[machine]:
+                del self._making[machine]
 
     def _run(self, description: str, request: Request, work: Work, caller: Caller, sockets: Sockets | None = None) -> Operation:
         resources = instance_resources(request.name)
@@ -225,13 +244,17 @@ class InstanceCreator:
         return dataclasses.replace(
             request,
             config=config,
+            devices=records.whole_devices(request.devices),
             architecture=architecture,
             profiles=request.profiles if request.profiles is not None else ("default",),
         )
 
     async def record(self, request: Request, volatile: Mapping[str, str], also: Also) -> Loaded:
-        """The rows alone, of an instance whose volume is there: checked as those of any other, with what `also` writes."""
-        return await self._write_row(await self._complete(request), volatile, phase="", also=also)
+        """The rows alone, of an instance whose volume is there: checked as those of any other, with what `also` writes. Then its
+        networks are told of it."""
+        loaded = await self._write_row(await self._complete(request), volatile, phase="", also=also)
+        await self._networks.reserve(loaded.record, loaded.expanded, {})
+        return loaded
 
     async def _write_row(
         self, request: Request, volatile: Mapping[str, str], *, phase: str = CREATING, also: Also | None = None
@@ -247,6 +270,7 @@ class InstanceCreator:
             refuse_shared_paths(expanded.devices)
             pool = await self._check_root(tx, expanded)
             machine = MachineId(request.project, request.name)
+            config |= nic_addresses.initial(expanded, self._networks.new_hwaddr)
             config |= await IdmapKeeper(self._core).choose(tx, machine, expanded.config)
             now = clock.rfc3339()
             new = rows.NewInstance(
@@ -295,7 +319,8 @@ class InstanceCreator:
                 await folders.make_instance_folders(self._core.paths, loaded.machine.key, driver.data(loaded.volume))
                 async with self._core.database.write() as tx:
                     await rows.set_phase(tx, loaded.record.id, "")
-                    await origin.settle(tx, loaded)
+                    volatile = await origin.settle(tx, loaded)
+                await self._networks.reserve(loaded.record, loaded.expanded, volatile)
                 undo.success()
 
     async def _delete_row(self, loaded: Loaded) -> None:
@@ -327,19 +352,23 @@ class InstanceCreator:
         if self._core.status(loaded.record).is_running:
             raise BadRequest("Instance is running")
         if keys.INSTANCE.get(loaded.expanded.config, "security.protection.delete"):
-            raise BadRequest("Instance is protected")
+            raise BadRequest("Instance is protected", hint="unset security.protection.delete to delete it")
         self._core.storage.driver(loaded.pool)  # before anything is noted: what is not there cannot be deleted
 
     async def delete_held(self, project: str, name: str, *, caller: Caller) -> None:
-        """As `delete`, by who holds the instance's lock. Waits for who reads from one of its snapshots."""
+        """As `delete`, for a caller that holds the instance's lock. Waits until nobody reads from one of its snapshots."""
         loaded = await self._core.load(project, name)
         self._check_deletable(loaded)
+        if self._is_to_come(loaded):
+            raise Conflict(f"Instance is busy: {loaded.record.phase}")
         async with self._core.database.read() as tx:
-            snapshots = [each.name for each in await rows.snapshots_of(tx, loaded.record.id)]
-        async with self._core.hold_snapshots(loaded.machine, snapshots):
+            snapshots = await rows.snapshots_of(tx, loaded.record.id)
+        async with self._core.hold_snapshots(loaded.machine, [each.name for each in snapshots]):
             async with self._core.database.write() as tx:
                 await rows.set_phase(tx, loaded.record.id, DELETING)
             await self._finish_delete(loaded)
+        for snapshot in (each for each in snapshots if not each.phase):  # others nobody has heard of
+            self._core.tell("instance-snapshot-deleted", loaded.record, suffix=f"/snapshots/{snapshot.name}", caller=caller)
         self._core.tell("instance-deleted", loaded.record, caller=caller)
 
     async def _finish_delete(self, loaded: Loaded) -> None:
@@ -366,16 +395,25 @@ class InstanceCreator:
     # --- after a kill --------------------------------------------------------------------------------------------------
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back: undo what was being created and finish what was being deleted. One
-        sentence for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_repairable(pool):
+        """See `settling`: undo what was being created and finish what was being deleted. One sentence for each."""
+
+        async def put_right(loaded: Loaded) -> Sequence[str]:
             phase = loaded.record.phase
-            if phase not in (CREATING, DELETING):
-                continue
+            if not self._is_left(loaded):
+                return ()
             await self._finish_delete(loaded)
-            done.append(f"removed instance {loaded.machine.key}: its {phase.removesuffix('ing')}ion was cut off")
-        return done
+            return [f"removed instance {loaded.machine.key}: its {phase.removesuffix('ing')}ion was cut off"]
+
+        half = [loaded for loaded in await self._core.load_repairable(pool) if self._is_left(loaded)]
+        return await self._core.settle(half, put_right)
+
+    def _is_left(self, loaded: Loaded) -> bool:
+        """Whether it is half there, and nobody is going to make it."""
+        return loaded.record.phase in (CREATING, DELETING) and not self._is_to_come(loaded)
+
+    def _is_to_come(self, loaded: Loaded) -> bool:
+        """Whether somebody is going to make it, who may be waiting for its lock still."""
+        return loaded.record.phase == CREATING and self._making[loaded.machine] > 0
 
 
 def _with_image(request: Request, image: Image) -> Request:

@@ -62,6 +62,7 @@ class DeviceService:
             inherited = await self._networks.inherit(tx, project, device)
             nictype = inherited.get("nictype", "") if device.get("network") else ""
             keys.validate_device(name, device, nictype=nictype)
+            await self._networks.check_nic(tx, project, device)
             if is_root_disk(device):
                 await self._check_root(tx, name, device)
             else:
@@ -85,6 +86,12 @@ class DeviceService:
             if device != loaded.expanded.devices.get(name):
                 await self._sources.require(tx, loaded.record.project, device)
 
+    async def require_sources(self, loaded: Loaded, devices: Mapping[str, Device]) -> None:
+        """NotFound for a disk that an instance has not had before, of what is not there on the host."""
+        for name, device in devices.items():
+            if device.get("type") == "disk" and device != loaded.expanded.devices.get(name):
+                await disk.require_source(name, device)
+
     def driver_of(self, name: str, device: Device) -> DeviceDriver:
         """The driver of a device. Unsupported for kinds that this release cannot do."""
         kind = device.get("type", "")
@@ -101,6 +108,7 @@ class DeviceService:
     async def prepare(self, loaded: Loaded, idmap: IdMap | None, undo: Reverter) -> PreparedAll:
         """Make all devices ready for a start with that map; what was made is undone with `undo`."""
         refuse_shared_paths(loaded.expanded.devices)
+        self._networks.require_free(loaded.record, loaded.expanded, dict.fromkeys(loaded.expanded.devices, "start"))
         result = PreparedAll()
         nic_number = 0
         for name, device in _outer_first(loaded.expanded.devices):
@@ -278,7 +286,7 @@ class DeviceService:
     async def unplug(self, loaded: Loaded, name: str, device: Device) -> dict[str, str]:
         """Take a device from a running instance. Returns volatile changes."""
         if is_root_disk(device):
-            return {}  # it has another: who changes devices makes sure of it
+            return {}  # it has another: whoever changes devices makes sure of it
         driver, context = await self._context(loaded, name, device)
         if not driver.hotplug:
             raise BadRequest(f"Device {name!r} can't be removed while the instance runs")

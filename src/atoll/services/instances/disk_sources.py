@@ -26,11 +26,13 @@ Device = Mapping[str, str]
 
 
 class DiskSources:
-    """Looks sources up for who prepares disks."""
+    """Looks up the sources of disks that are prepared."""
 
     def __init__(self, core: InstanceCore, volumes: VolumeService) -> None:
         self._core = core
         self._volumes = volumes
+        self._taking: dict[tuple[int, MachineId], IdMap | None] = {}
+        """By a volume's id and who just gets it, with which map: whether its devices are written yet cannot be told."""
 
     async def check(self, tx: Transaction, project: str, device: Device) -> None:
         """Before a device is written down: BadRequest if it is a volume that no instance can have. One that is not there may be
@@ -51,6 +53,7 @@ class DiskSources:
         volume, path = await self._volumes.to_attach(device["pool"], loaded.record.project, device["source"])
         shifted, unmapped = (parse_bool(volume.config.get(f"security.{key}") or "false") for key in ("shifted", "unmapped"))
         if not shifted and not unmapped:
+            self._take(volume, loaded.machine, idmap)
             await self._require_one_map(volume, loaded.machine, idmap)
         return VolumeSource(path, mapped=not unmapped)
 
@@ -58,6 +61,15 @@ class DiskSources:
         """By name, the files of a device that is cloud-init's configuration; none for other devices."""
         is_one = device.get("type") == "disk" and device.get("source") == CLOUD_INIT
         return cloud_init.seed(loaded.record.name, loaded.expanded.config) if is_one else {}
+
+    def _take(self, volume: StorageVolume, machine: MachineId, idmap: IdMap | None) -> None:
+        """Conflict if an instance with another map gets the volume in this moment. Who is no longer held has been given it, which
+        its devices tell from then on, or has not."""
+        self._taking = {key: taken for key, taken in self._taking.items() if self._core.is_held(key[1])}
+        for (volume_id, user), taken in self._taking.items():
+            if volume_id == volume.id and user != machine and taken != idmap:
+                raise _not_identical(user, volume)
+        self._taking[volume.id, machine] = idmap
 
     async def _require_one_map(self, volume: StorageVolume, machine: MachineId, idmap: IdMap | None) -> None:
         """The files of a volume belong to the ids of one map, unless its owner says otherwise: an isolated instance would not be
@@ -68,15 +80,19 @@ class DiskSources:
         for user in sorted(users - {machine}, key=lambda each: each.key):
             text = maps.get((user.project, user.name), {}).get(NEXT)
             if text is not None and idmaps.from_json(text) != idmap and await self._has(user, volume):
-                raise Conflict(
-                    f'Idmaps of container "{user.name}" and storage volume "{volume.name}" are not identical',
-                    hint="set security.shifted=true of the volume to share it all the same",
-                )
+                raise _not_identical(user, volume)
 
     async def _has(self, machine: MachineId, volume: StorageVolume) -> bool:
         """Whether the instance really has it: its own device may stand in the place of its profile's."""
         devices = (await self._core.load(machine.project, machine.name)).expanded.devices.values()
         return any((each.get("pool"), each.get("source")) == (volume.pool, volume.name) for each in devices)
+
+
+def _not_identical(user: MachineId, volume: StorageVolume) -> Conflict:
+    return Conflict(
+        f'Idmaps of container "{user.name}" and storage volume "{volume.name}" are not identical',
+        hint="set security.shifted=true of the volume to share it all the same",
+    )
 
 
 def _is_volume(device: Device) -> bool:

@@ -45,7 +45,7 @@ class ExecService:
                 connect=run.sockets.connect,
             )
         )
-        self._core.tell("instance-exec", loaded.record, caller=caller, context={"command": " ".join(command.command)})
+        self._core.tell("instance-exec", loaded.record, caller=caller, context={"command": list(command.command)})
         return operation
 
 

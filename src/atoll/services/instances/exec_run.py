@@ -10,15 +10,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from atoll.domain.errors import BadRequest, NotFound
 from atoll.drivers.instance.contract import ExecProcess, ExecSpec
-from atoll.host import streams
-from atoll.host.threads import in_thread
+from atoll.host import streams, threads
 from atoll.services.instances.core import InstanceCore, Loaded
 from atoll.services.instances.exec_attended import Attended
 from atoll.services.instances.sockets import CONTROL, Sockets
@@ -128,12 +127,12 @@ class Run:
 
     async def _unattended(self, operation: Operation) -> Mapping[str, Any]:
         folder = self._core.paths.logs(self._loaded.machine.key)
-        stdin, stdout, stderr = await in_thread(_open_outputs, folder, operation.id, record=self._command.record)
+        opened = await threads.obtained(_close, _open_outputs, folder, operation.id, record=self._command.record)
+        stdin, stdout, stderr = opened
         try:
             process = await self._spawn(stdin, stdout, stderr)
         finally:
-            for fd in {stdin, stdout, stderr}:
-                os.close(fd)
+            _close(opened)
         try:
             code = await process.wait()
         except asyncio.CancelledError:
@@ -149,6 +148,11 @@ def _socket_names(command: Command) -> tuple[str, ...]:
     if not command.websockets:
         return ()
     return ("0", CONTROL) if command.interactive else ("0", "1", "2", CONTROL)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in set(fds):
+        os.close(fd)
 
 
 def _open_outputs(folder: Path, operation_id: str, *, record: bool) -> tuple[int, int, int]:

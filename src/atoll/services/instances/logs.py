@@ -35,6 +35,13 @@ class LogService:
             raise NotFound("Log file not found")
         return self._folder(loaded) / file
 
+    async def retrieve(self, project: str, name: str, file: str, *, caller: Caller) -> Path:
+        """`find`, for a client that reads it."""
+        path = await self.find(project, name, file)
+        loaded = await self._core.load(project, name)
+        self._core.tell("instance-log-retrieved", loaded.record, suffix=f"/logs/{file}", caller=caller)
+        return path
+
     async def delete(self, project: str, name: str, file: str, *, caller: Caller) -> None:
         """Remove one that is not being written."""
         if file in _LIVE:

@@ -1,4 +1,4 @@
-"""Looking at machines on behalf of all who wait for something that shows from outside: one pass for all, not one for each."""
+"""Polls machines for all that wait for something which shows from outside (an address, an open port), in one pass for all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STOPPED = MachineState(InstanceStatus.STOPPED)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A machine at one moment. `ports` only for who asks for them."""
+    """A machine at one moment. `ports` only for whoever asks for them."""
 
     state: MachineState
     ports: frozenset[int] = frozenset()
@@ -35,8 +35,8 @@ class _Waiter:
 
 
 class Lookout:
-    """Looks while anybody waits: often for who has just begun to, less often for who waits long, and never for more than a tenth
-    of the time."""
+    """Looks while anybody waits: often at first, less often for those that wait long, and never for more than a tenth of the
+    time."""
 
     def __init__(self, driver: InstanceDriver) -> None:
         self._driver = driver

@@ -13,7 +13,6 @@ database has.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from atoll.db.engine import Transaction
 from atoll.domain import names
 from atoll.domain.caller import Caller
 from atoll.domain.entities import Snapshot
-from atoll.domain.errors import AtollError, BadRequest, Conflict
+from atoll.domain.errors import BadRequest, Conflict
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
 from atoll.drivers.storage.contract import VolumeId
@@ -38,8 +37,6 @@ from atoll.services.instances.transfer import Place
 from atoll.services.networks import NetworkService
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
 from atoll.services.sites import Site
-
-log = logging.getLogger(__name__)
 
 MOVING, MOVED = "moving to ", "moved from "
 """Phases of a row; a `_Site` follows."""
@@ -233,27 +230,25 @@ class InstanceMover:
     # --- after a kill --------------------------------------------------------------------------------------------------
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back, from or to which it went: undo what had not reached its new place,
-        finish what had. One sentence for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_all(None):
-            if not loaded.record.phase.startswith((MOVING, MOVED)) or pool not in (None, loaded.pool, _other_pool(loaded)):
-                continue
-            try:
-                if loaded.record.phase.startswith(MOVING):
-                    await self._stay(loaded, _Site.from_text(loaded.record.phase.removeprefix(MOVING)))
-                    done.append(f"instance {loaded.machine.key} stays where it is: its move was cut off")
-                elif loaded.record.phase.startswith(MOVED):
-                    await self._follow(loaded)
-                    done.append(f"finished moving instance {loaded.machine.key}")
-            except AtollError as error:  # its pool is not available: when it is back, this is tried again
-                log.error("The move of %s cannot be settled: %s", loaded.machine.key, error)
-        return done
+        """See `settling`, of what went from or to the pool: undo what had not reached its new place, finish what had. One
+        sentence for each."""
+        moving = [each for each in await self._core.load_all(None) if each.record.phase.startswith((MOVING, MOVED))]
+        half = [each for each in moving if pool in (None, each.pool, _other_end(each).pool)]
+        return await self._core.settle(half, self._put_right, other=lambda loaded: _other_end(loaded).machine)
+
+    async def _put_right(self, loaded: Loaded) -> Sequence[str]:
+        if loaded.record.phase.startswith(MOVING):
+            await self._stay(loaded, _other_end(loaded))
+            return [f"instance {loaded.machine.key} stays where it is: its move was cut off"]
+        if loaded.record.phase.startswith(MOVED):
+            await self._follow(loaded)
+            return [f"finished moving instance {loaded.machine.key}"]
+        return ()
 
 
-def _other_pool(loaded: Loaded) -> str:
+def _other_end(loaded: Loaded) -> _Site:
     """Of one that moves: the other end of its way."""
-    return _Site.from_text(loaded.record.phase.removeprefix(MOVING).removeprefix(MOVED)).pool
+    return _Site.from_text(loaded.record.phase.removeprefix(MOVING).removeprefix(MOVED))
 
 
 def _site(loaded: Loaded, snapshots: Sequence[Snapshot]) -> _Site:

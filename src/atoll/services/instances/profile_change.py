@@ -3,17 +3,21 @@
 A profile that is valid is written, whatever becomes of its instances; then each is brought to it by itself. One that cannot
 follow is named, stays as it is for as long as it runs, and does not start until its configuration is possible again. Refused is
 only what would take the root disk from instances, or move it to another pool: no file would follow.
+
+An instance to which something else is being done is waited for, but not for ever: the others are held meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from atoll.db import instances as rows
 from atoll.db import profiles as profile_rows
 from atoll.db.engine import Transaction
 from atoll.domain.entities import Profile
-from atoll.domain.errors import AtollError, BadRequest
+from atoll.domain.errors import AtollError, BadRequest, Conflict
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
 from atoll.services.guest.events import GuestEvents
@@ -24,6 +28,9 @@ from atoll.services.networks import NetworkService
 
 Failures = dict[MachineId, AtollError]
 """Instances that could not follow, and why."""
+
+PATIENCE = 5.0
+"""Seconds in which instances that are busy may become free, all together."""
 
 
 class ProfileChanger:
@@ -44,22 +51,39 @@ class ProfileChanger:
     async def change(self, profile: Profile, new: Profile) -> Failures:
         """Write a profile's new content and bring the instances that have it there. BadRequest, and nothing is changed, if one
         of them would lose its root disk by it."""
-        held: frozenset[MachineId] = frozenset()
+        wanted: frozenset[MachineId] = frozenset()
         while True:
-            async with self._core.hold(*held):
+            async with self._hold(wanted) as held:
                 async with self._core.database.read() as tx:
                     users = frozenset(MachineId(*each) for each in await self._users(tx, profile))
-                if users <= held:
-                    return await self._change_held(profile, new, users)
-            held = users  # some came meanwhile
+                if users <= wanted:
+                    return await self._change_held(profile, new, users, held)
+            wanted = users  # some came meanwhile
+
+    @asynccontextmanager
+    async def _hold(self, machines: frozenset[MachineId]) -> AsyncIterator[frozenset[MachineId]]:
+        """Nothing else happens to those that are given meanwhile: all but what stays busy."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        held: set[MachineId] = set()
+        async with AsyncExitStack() as stack:
+            for machine in sorted(machines, key=lambda each: repr(each.key)):  # as all who hold several
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await stack.enter_async_context(self._core.hold(machine))
+                except TimeoutError:
+                    continue
+                held.add(machine)
+            yield frozenset(held)
 
     @staticmethod
     async def _users(tx: Transaction, profile: Profile) -> list[tuple[str, str]]:
         return (await profile_rows.users(tx, [profile.id])).get(profile.id, [])
 
-    async def _change_held(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> Failures:
+    async def _change_held(
+        self, profile: Profile, new: Profile, users: frozenset[MachineId], held: frozenset[MachineId]
+    ) -> Failures:
         changes = await self._changes_of(profile, new, users)
-        failed: Failures = {}
+        failed: Failures = {machine: Conflict("Instance is busy") for machine in users - held}
         async with self._core.database.write() as tx:
             await profile_rows.update(tx, profile.id, new.description, new.config, new.devices)
             for loaded, expanded in changes:
@@ -79,13 +103,16 @@ class ProfileChanger:
 
     async def _follow(self, loaded: Loaded, expanded: Expanded) -> None:
         """Bring an instance there, above all a running one, or leave it as it is."""
+        self._updater.require_free_nics(loaded, expanded)
         async with Reverter(f"update instance {loaded.machine.key}") as undo:
             volatile = await self._updater.apply(loaded, expanded, undo)
             await self._core.patch_volatile(loaded.record, volatile)
             undo.success()
+        self._core.tell("instance-updated", loaded.record)
         self._guests.changed(loaded.machine, loaded.expanded, expanded)
         if loaded.expanded.devices != expanded.devices:
-            await self._networks.reserve(loaded.record, expanded, {})
+            record = (await self._core.load(loaded.record.project, loaded.record.name)).record  # with the addresses of new NICs
+            await self._networks.reserve(record, expanded, {})
 
     async def _changes_of(self, profile: Profile, new: Profile, users: frozenset[MachineId]) -> list[tuple[Loaded, Expanded]]:
         """What becomes of each user of a profile, in a fixed number of statements for each project."""

@@ -1,4 +1,4 @@
-"""What an instance or a snapshot of one gives to a new image."""
+"""What a new image is made of: the files and metadata of an instance or of a snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at instances: lists with state in one pass over the host, one with all it has."""
+"""Reading instances: lists, with the state of all in one pass over the host; and single ones with all their details."""
 
 from __future__ import annotations
 

@@ -72,6 +72,11 @@ def without_empty(config: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in config.items() if value != ""}
 
 
+def whole_devices(devices: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Devices without the keys that a client unset by an empty value."""
+    return {name: without_empty(device) for name, device in devices.items()}
+
+
 def check_unprivileged(config: Mapping[str, str]) -> None:
     """BadRequest for what would make an instance privileged, or let it have ids of the host."""
     if keys.INSTANCE.flag(config, "security.privileged"):

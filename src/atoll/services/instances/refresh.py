@@ -169,11 +169,14 @@ class InstanceRefresher:
         async with self._core.database.write() as tx:
             await rows.set_phase(tx, target.record.id, phase)
 
-    async def repair(self) -> list[str]:
-        """On start: say which refreshes were cut off. One sentence for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_all(None):
-            if loaded.record.phase == REFRESHING:
-                await self._set_phase(loaded, "")
-                done.append(f"instance {loaded.machine.key}: its refresh was cut off; refresh it again")
-        return done
+    async def repair(self, pool: str | None = None) -> list[str]:
+        """See `settling`: say which refreshes were cut off. One sentence for each."""
+
+        async def put_right(loaded: Loaded) -> Sequence[str]:
+            if loaded.record.phase != REFRESHING:
+                return ()
+            await self._set_phase(loaded, "")
+            return [f"instance {loaded.machine.key}: its refresh was cut off; refresh it again"]
+
+        half = [each for each in await self._core.load_repairable(pool) if each.record.phase == REFRESHING]
+        return await self._core.settle(half, put_right)

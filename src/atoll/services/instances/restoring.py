@@ -8,7 +8,7 @@ snapshots too, for a restore brings them back.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from atoll.host.archive_backup import INSTANCE
 from atoll.host.archive_stream import Progress
 from atoll.host.archive_tar import Budget
 from atoll.host.threads import in_thread
-from atoll.services.instances import backup_streams, idmaps
+from atoll.services.instances import backup_streams, idmaps, templates
 from atoll.services.instances.backup_files import BackupFiles
 from atoll.services.instances.core import InstanceCore, Loaded
 from atoll.services.instances.create import CREATING
@@ -62,6 +62,13 @@ def kept_volatile(entry: InstanceEntry) -> dict[str, str]:
     kept = {key: value for key, value in entry.config.items() if _KEPT_VOLATILE.fullmatch(key)}
     keys.INSTANCE.validate(kept)
     return kept
+
+
+def _waiting(entry: InstanceEntry) -> dict[str, str]:
+    """The templates that a snapshot's instance was still to be given at its next start: whoever restores it gets them then."""
+    waiting = {key: value for key, value in entry.config.items() if key == templates.APPLY}
+    keys.INSTANCE.validate(waiting)
+    return waiting
 
 
 def shift_of(entry: InstanceEntry) -> IdMap | None:
@@ -137,7 +144,7 @@ class ArchiveOrigin:
                 await self._unpack(driver, loaded.volume, operation)
             undo.success()
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
         """It is the instance that it was, or if that is here, another one like it."""
         kept = kept_volatile(self._archive.backup.container)
         here = await rows.values_of(tx, _UUID)
@@ -146,6 +153,7 @@ class ArchiveOrigin:
         await rows.patch_config(tx, loaded.record.id, {"volatile.apply_template": "", **kept})
         await instance_copies.settle_snapshots(tx, loaded.record.id)
         await keep_created_at(tx, loaded, self._archive.backup.container)
+        return kept
 
     # --- volumes -------------------------------------------------------------------------------------------------------
 
@@ -203,8 +211,9 @@ async def write_snapshots(
     record = loaded.record
     volume = await storage_rows.volume(tx, loaded.pool, record.project, record.type, record.name)
     driver = (await storage_rows.pool(tx, loaded.pool)).driver
+    volumes = backup.volumes()
     for entry in backup.snapshots:
-        described = backup.volume_snapshot(entry.name)
+        described = volumes[entry.name]
         await storage_rows.update_volume(tx, volume.id, described.description, volume_config(driver, described))
         await rows.create_snapshot(
             tx,
@@ -230,7 +239,7 @@ async def _checked_snapshot(
         architecture=architectures.canonical(entry.architecture or loaded.record.architecture),
         ephemeral=entry.ephemeral,
         description=entry.description,
-        config={**config, **kept_volatile(entry)},
+        config={**config, **kept_volatile(entry), **_waiting(entry)},
         devices=settled,
         profiles=tuple(entry.profiles),
         last_used_at="",

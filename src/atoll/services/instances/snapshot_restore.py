@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from atoll.db import instance_volumes
 from atoll.db import instances as rows
-from atoll.domain.caller import Caller
+from atoll.domain.caller import DAEMON, Caller
 from atoll.domain.entities import Instance, Snapshot
 from atoll.domain.errors import Conflict
 from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
+from atoll.services.instances import nic_addresses, records
 from atoll.services.instances.core import InstanceCore, Loaded
 from atoll.services.instances.expand import expand_record
 from atoll.services.instances.state import POWER, InstanceRunner
@@ -27,7 +29,8 @@ log = logging.getLogger(__name__)
 RESTORING, RESTORING_RUNNING = "restoring ", "restoring while running "
 """Phases of an instance's row, each followed by the snapshot's name."""
 
-_PRESENT = ("volatile.uuid", "volatile.idmap.", "volatile.last_state.")
+_UUID = "volatile.uuid"
+_PRESENT = (_UUID, "volatile.idmap.", "volatile.last_state.")
 _PRESENT_OF_DEVICES = (".host_name", ".last_state.", ".apply_quota")
 _IDENTITY = (".hwaddr", "cloud-init.instance-id")
 
@@ -57,7 +60,7 @@ class SnapshotRestore:
                 await self._core.storage.driver(loaded.pool).restore(loaded.volume.at(name))
                 await self._write(loaded, snapshot, planned, running=running)
                 undo.success()
-            self._core.tell("instance-restored", loaded.record, context={"snapshot": name}, caller=caller)
+            self._core.tell("instance-restored", loaded.record, context={"snapshot": f"{machine.name}/{name}"}, caller=caller)
             if running:
                 await self._start(loaded, caller)
 
@@ -93,12 +96,13 @@ class SnapshotRestore:
             devices=snapshot.devices,
             profiles=tuple(name for name in snapshot.profiles if name in available),
         )
-        expanded = expand_record(record, available)
-        root, device = expanded.root_disk()
+        root, device = expand_record(record, available).root_disk()
         if device.get("pool") != loaded.pool:
             record = dataclasses.replace(record, devices={**record.devices, root: {**device, "pool": loaded.pool}})
-            expanded = expand_record(record, available)
-        return Loaded(record, expanded)
+        expanded = expand_record(record, available)
+        addresses = nic_addresses.after(loaded.expanded.devices, expanded, self._networks.new_hwaddr)
+        record = dataclasses.replace(record, config=records.without_empty({**record.config, **addresses}))
+        return Loaded(record, expand_record(record, available))
 
     async def _write(self, loaded: Loaded, snapshot: Snapshot, planned: Loaded, *, running: bool) -> None:
         """The record, the volume's record and the end of the phase, at once; a running one is to be started, now or by the next
@@ -122,30 +126,46 @@ class SnapshotRestore:
         await self._networks.reserve(record, planned.expanded, {})
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start: finish what was cut off; what still runs had not been touched. One sentence for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_repairable(pool):
-            kind = next((each for each in (RESTORING_RUNNING, RESTORING) if loaded.record.phase.startswith(each)), None)
-            if kind is None:
-                continue
-            name = loaded.record.phase.removeprefix(kind)
-            if self._core.status(loaded.record).is_running:
-                await self._set_phase(loaded, "")
-                done.append(f"gave up restoring {loaded.machine.key}/{name}: it was cut off before anything changed")
-                continue
-            _, snapshot = await self._core.load_snapshot(loaded.record.project, loaded.record.name, name)
-            await self._core.storage.driver(loaded.pool).restore(loaded.volume.at(name))
-            await self._write(loaded, snapshot, await self._plan(loaded, snapshot), running=kind == RESTORING_RUNNING)
-            done.append(f"finished restoring {loaded.machine.key}/{name}")
-        return done
+        """See `settling`: finish what was cut off; what still runs had not been touched. What ran is started, but on start, when
+        that comes later. One sentence for each."""
+        half = [each for each in await self._core.load_repairable(pool) if _restored_kind(each)]
+        return await self._core.settle(half, partial(self._put_right, may_start=pool is not None))
+
+    async def _put_right(self, loaded: Loaded, *, may_start: bool) -> Sequence[str]:
+        kind = _restored_kind(loaded)
+        if not kind:
+            return ()
+        name = loaded.record.phase.removeprefix(kind)
+        if self._core.status(loaded.record).is_running:
+            await self._set_phase(loaded, "")
+            return [f"gave up restoring {loaded.machine.key}/{name}: it was cut off before anything changed"]
+        _, snapshot = await self._core.load_snapshot(loaded.record.project, loaded.record.name, name)
+        await self._core.storage.driver(loaded.pool).restore(loaded.volume.at(name))
+        running = kind == RESTORING_RUNNING
+        await self._write(loaded, snapshot, await self._plan(loaded, snapshot), running=running)
+        if running and may_start:
+            await self._start(loaded, DAEMON)
+        return [f"finished restoring {loaded.machine.key}/{name}"]
+
+
+def _restored_kind(loaded: Loaded) -> str:
+    """Which phase of a restore it is in, if in any."""
+    return next((each for each in (RESTORING_RUNNING, RESTORING) if loaded.record.phase.startswith(each)), "")
 
 
 def restored_config(present: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, str]:
-    """The snapshot's configuration, but what tells of the instance's identity and of its last run is kept; so are MAC addresses
-    where the snapshot has none, as one that was copied with its instance."""
+    """The snapshot's configuration, but what tells of the instance's identity and of its last run is kept. MAC addresses are the
+    snapshot's if it was taken of this very instance. One that came with a copy, from another server or out of a backup, has
+    those of another instance, which may be running."""
     kept = {key: value for key, value in present.items() if _is_present(key)}
-    own = {key: value for key, value in present.items() if key.startswith("volatile.") and key.endswith(_IDENTITY)}
-    return {**own, **{key: value for key, value in taken.items() if not _is_present(key)}, **kept}
+    own = {key: value for key, value in present.items() if _is_identity(key)}
+    is_own = taken.get(_UUID) == present.get(_UUID)
+    restored = {key: value for key, value in taken.items() if not _is_present(key) and (is_own or not _is_identity(key))}
+    return {**own, **restored, **kept}
+
+
+def _is_identity(key: str) -> bool:
+    return key.startswith("volatile.") and key.endswith(_IDENTITY)
 
 
 def _is_present(key: str) -> bool:

@@ -79,7 +79,7 @@ class SnapshotTasks:
             await self._try(loaded, held=False)
 
     async def take_at_start(self, loaded: Loaded) -> None:
-        """Called by who starts an instance and holds its lock: what `@startup` asks for. Never fails."""
+        """The snapshot that `@startup` asks for. Called before a start, with the instance's lock held. Never fails."""
         text = loaded.expanded.config.get("snapshots.schedule", "")
         if "@" not in text or not schedules.read(text).at_startup:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,6 +30,7 @@ FREEZE_MS = "atoll_freeze_ms"
 """Metadata of the operation that took a snapshot of a running instance: for how long its guest was paused, in milliseconds."""
 
 _FEW = 16
+_DELETE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class SnapshotService:
             return await self.take_held(machine, order, caller=caller)
 
     async def take_held(self, machine: MachineId, order: Order, *, caller: Caller) -> Mapping[str, Any]:
-        """As `take`, by who holds the instance's lock."""
+        """As `take`, for a caller that holds the instance's lock."""
         loaded, taken = await self._find_names(machine.project, machine.name)
         if loaded.record.phase:
             raise Conflict(f"Instance is busy: {loaded.record.phase}")
@@ -108,10 +109,9 @@ class SnapshotService:
             row_id = await rows.create_snapshot(
                 tx, loaded.record, name, created_at=clock.rfc3339(), expires_at=_expiry_of(order, loaded), phase=CREATING
             )
-        async with Reverter(f"snapshot {machine.key}/{name}") as undo:
-            undo.add(self._forget, row_id)
+        async with Reverter(f"snapshot {machine.key}/{name}", step_seconds=_DELETE_SECONDS) as undo:
+            undo.add(self._finish_remove, loaded, name, row_id)
             paused = await pauses.snapshot_volume(self._core, loaded, target)
-            undo.add(driver.delete, target)
             await folders.link_snapshots(self._core.paths, machine.key, driver.data(target).parent)
             await self._set_phase(row_id, "")
             undo.success()
@@ -121,10 +121,6 @@ class SnapshotService:
     async def _set_phase(self, row_id: int, phase: str) -> None:
         async with self._core.database.write() as tx:
             await rows.set_snapshot_phase(tx, row_id, phase)
-
-    async def _forget(self, row_id: int) -> None:
-        async with self._core.database.write() as tx:
-            await rows.delete_snapshot(tx, row_id)
 
     # --- changing ------------------------------------------------------------------------------------------------------
 
@@ -144,17 +140,18 @@ class SnapshotService:
             async with Reverter(f"remove snapshot {machine.key}/{snapshot}") as undo:
                 undo.add(self._set_phase, found.id, "")
                 await self._set_phase(found.id, DELETING)
-                await self._finish_remove(loaded, found)
+                await self._finish_remove(loaded, snapshot, found.id)
                 undo.success()
         self._core.tell("instance-snapshot-deleted", loaded.record, suffix=f"/snapshots/{snapshot}", caller=caller)
 
-    async def _finish_remove(self, loaded: Loaded, snapshot: Snapshot) -> None:
-        """Can be repeated."""
+    async def _finish_remove(self, loaded: Loaded, name: str, row_id: int) -> None:
+        """The row goes last: as long as there is anything of it, `repair` finds it. Can be repeated."""
         driver = self._core.storage.driver(loaded.pool)
-        volume = loaded.volume.at(snapshot.name)
+        volume = loaded.volume.at(name)
         await driver.delete(volume)
         await folders.link_snapshots(self._core.paths, loaded.machine.key, driver.data(volume).parent)
-        await self._forget(snapshot.id)
+        async with self._core.database.write() as tx:
+            await rows.delete_snapshot(tx, row_id)
 
     def is_busy(self, machine: MachineId, snapshot: str) -> bool:
         """Whether removing it would have to wait."""
@@ -171,16 +168,17 @@ class SnapshotService:
             async with self._core.hold(loaded.machine), self._core.hold_snapshot(loaded.machine, snapshot):
                 _loaded, found = await self._core.load_snapshot(project, name, snapshot)
                 driver = self._core.storage.driver(loaded.pool)
-                async with self._core.database.write() as tx, Reverter(f"rename snapshot {snapshot}") as undo:
-                    await rows.rename_snapshot(tx, found.id, new)
-                    await driver.rename(loaded.volume.at(snapshot), loaded.volume.at(new))
-                    undo.add(driver.rename, loaded.volume.at(new), loaded.volume.at(snapshot))
+                async with Reverter(f"rename snapshot {snapshot}") as undo:
+                    async with self._core.database.write() as tx:  # the commit may fail, too
+                        await rows.rename_snapshot(tx, found.id, new)
+                        await driver.rename(loaded.volume.at(snapshot), loaded.volume.at(new))
+                        undo.add(driver.rename, loaded.volume.at(new), loaded.volume.at(snapshot))
                     undo.success()
             self._core.tell(
                 "instance-snapshot-renamed",
                 loaded.record,
                 suffix=f"/snapshots/{new}",
-                context={"old_name": snapshot},
+                context={"old_name": f"{name}/{snapshot}"},
                 caller=caller,
             )
 
@@ -222,20 +220,23 @@ class SnapshotService:
         )
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back: remove snapshots whose making or removal was cut off, finish restores.
-        On start alone, when nobody else pauses any: let guests go on. One sentence for each."""
+        """See `settling`: remove snapshots whose making or removal was cut off, finish restores. On start alone, when nobody else
+        pauses any: let guests go on. One sentence for each."""
         done = [] if pool is not None else await pauses.repair(self._core)
         done += await self._restorer.repair(pool)
         async with self._core.database.read() as tx:
             half = {each for each, found in (await rows.snapshots_in(tx)).items() if any(one.phase for one in found)}
-        for loaded in await self._core.load_repairable(pool) if half else ():
-            if loaded.record.id not in half:
-                continue
-            _, present = await self._find_rows(loaded.record.project, loaded.record.name)
-            for snapshot in (each for each in present if each.phase):
-                await self._finish_remove(loaded, snapshot)
-                what = "removal" if snapshot.phase == DELETING else "making"
-                done.append(f"removed snapshot {loaded.machine.key}/{snapshot.name}: its {what} was cut off")
+        listed = [each for each in await self._core.load_repairable(pool) if each.record.id in half] if half else []
+        return [*done, *await self._core.settle(listed, self._put_right)]
+
+    async def _put_right(self, loaded: Loaded) -> Sequence[str]:
+        """Not what is there to be read: that is held for itself, while the instance need not be."""
+        _, present = await self._find_rows(loaded.record.project, loaded.record.name)
+        done: list[str] = []
+        for snapshot in (each for each in present if each.phase and not self._core.is_held(loaded.machine, each.name)):
+            await self._finish_remove(loaded, snapshot.name, snapshot.id)
+            what = "removal" if snapshot.phase == DELETING else "making"
+            done.append(f"removed snapshot {loaded.machine.key}/{snapshot.name}: its {what} was cut off")
         return done
 
 

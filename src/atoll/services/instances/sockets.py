@@ -13,7 +13,7 @@ from atoll.services.operations import OperationClass, OperationSpec, new_secret
 CONTROL = "control"
 CONNECT_SECONDS = 10.0
 LARGEST_MESSAGE = 16 << 20
-"""Bytes of a message of data from a stranger."""
+"""Bytes of a message from a stranger. What LXD says of an instance is one: the configuration of all its snapshots is in it."""
 
 
 class Socket(Protocol):

@@ -62,10 +62,10 @@ _ACTS_ON = {
 }
 
 DeleteHeld = Callable[[str, str], Awaitable[None]]
-"""Deletes an instance (project, name) for who holds its lock: what becomes of an ephemeral one."""
+"""Deletes an ephemeral instance (project, name) that has stopped. The caller holds its lock."""
 
 BeforeStart = Callable[[Loaded], Awaitable[None]]
-"""Does something with an instance that is about to start. Never fails."""
+"""Called for an instance that is about to start. Never fails."""
 
 
 class InstanceRunner:
@@ -89,7 +89,7 @@ class InstanceRunner:
         self._background: set[asyncio.Task[None]] = set()
         self.shutting_down = False
         self.before_start: BeforeStart | None = None
-        """Called with the lock of the instance held; set once, by who wants to know."""
+        """Called with the lock of the instance held. Set once, by `runtime.parts`."""
 
     # --- asking --------------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class InstanceRunner:
     # --- start ---------------------------------------------------------------------------------------------------------
 
     async def halt_held(self, loaded: Loaded) -> None:
-        """End a running one by force and put it away, for who holds its lock and will start it again: an ephemeral one stays."""
+        """End a running one by force and put it away. The caller holds its lock, and starts it again: an ephemeral one stays."""
         await self._end(loaded, None)
 
     async def start_held(self, loaded: Loaded) -> None:

@@ -7,7 +7,7 @@ is refused before anything is written.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,16 @@ from atoll.domain.undo import Reverter
 from atoll.drivers.instance.contract import MachineId
 from atoll.host import folders
 from atoll.services.guest.events import GuestEvents
-from atoll.services.instances import cloud_init, devlxd, disk_limits, records, requirements, root_size, templates
+from atoll.services.instances import (
+    cloud_init,
+    devlxd,
+    disk_limits,
+    nic_addresses,
+    records,
+    requirements,
+    root_size,
+    templates,
+)
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources, volume_of
 from atoll.services.instances.devices import DeviceService
 from atoll.services.instances.expand import Expanded, expand
@@ -48,7 +57,7 @@ _ID_KEYS = ("security.privileged", "security.idmap.", "raw.idmap")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """All that a PUT replaces."""
+    """All that a PUT of an instance replaces."""
 
     description: str
     architecture: str
@@ -96,6 +105,7 @@ class InstanceUpdater:
             change = dataclasses.replace(
                 change,
                 config=await self._with_own_addresses(loaded.record, config),
+                devices=records.whole_devices(change.devices),
                 architecture=architectures.canonical(change.architecture),
             )
             self._core.check_config(change.config)
@@ -103,7 +113,7 @@ class InstanceUpdater:
             async with Reverter(f"update instance {loaded.machine.key}") as undo:
                 volatile = await self.apply(loaded, expanded, undo)
                 async with self._core.database.write() as tx:
-                    volatile |= await self.of_next_start(tx, loaded, expanded)
+                    volatile = {**await self.of_next_start(tx, loaded, expanded), **volatile}
                     config = {k: v for k, v in {**change.config, **volatile}.items() if v != ""}
                     await rows.update(
                         tx,
@@ -143,7 +153,15 @@ class InstanceUpdater:
             _require_same_pool(loaded, expanded)
             await self._devices.validate(tx, loaded.record.project, change.devices)
             await self._devices.validate_together(tx, loaded, expanded.devices)
+        await self._devices.require_sources(loaded, expanded.devices)
+        self.require_free_nics(loaded, expanded)
         return expanded
+
+    def require_free_nics(self, loaded: Loaded, expanded: Expanded) -> None:
+        """Conflict if a NIC that changes would have an address or a name that another NIC has on its bridge."""
+        old, new = loaded.expanded.devices, expanded.devices
+        changed = {name: "update" if name in old else "add" for name in new if new[name] != old.get(name)}
+        self._networks.require_free(loaded.record, expanded, changed)
 
     async def apply(self, loaded: Loaded, expanded: Expanded, undo: Reverter) -> dict[str, str]:
         """Bring an instance, above all a running one, from its old to its new expanded form. Returns volatile changes."""
@@ -163,9 +181,12 @@ class InstanceUpdater:
         return volatile
 
     async def of_next_start(self, tx: Transaction, loaded: Loaded, expanded: Expanded) -> dict[str, str]:
-        """Volatile changes for the next start: its ids, where the new configuration says something else about them, and whether
-        the guest sets itself up anew."""
+        """Volatile changes for the next start: its ids, where the new configuration says something else about them, the addresses
+        of its NICs, whether the guest sets itself up anew, and a size that cannot be set yet. What `apply` has found counts
+        more."""
         volatile = cloud_init.id_after(loaded.record.config, loaded.expanded, expanded)
+        volatile |= root_size.put_off(self._core, loaded, expanded)
+        volatile |= nic_addresses.after(loaded.expanded.devices, expanded, self._networks.new_hwaddr)
         if _differ(loaded.expanded.config, expanded.config, _ID_KEYS):
             volatile = {**volatile, **await self._runner.idmaps.choose(tx, loaded.machine, expanded.config)}
         return volatile
@@ -192,6 +213,8 @@ class InstanceUpdater:
         async with self._core.hold(MachineId(project, name), MachineId(project, new)):
             loaded = await self._core.load(project, name)
             self._core.require_stopped(loaded, "renamed")
+            if loaded.record.phase:
+                raise Conflict(f"Instance is busy: {loaded.record.phase}")
             await self._core.require_unread(loaded)
             driver = self._core.storage.driver(loaded.pool)
             await driver.unmount(loaded.volume)
@@ -227,22 +250,23 @@ class InstanceUpdater:
         await folders.rename_instance_folders(self._core.paths, key, new, data)
 
     async def repair(self, pool: str | None = None) -> list[str]:
-        """On start, and when a pool that was away is back: let the files follow a row whose renaming was cut off. One sentence
+        """See `settling`: let the files follow a row whose renaming was cut off, and set sizes that were put off. One sentence
         for each."""
-        done: list[str] = []
-        for loaded in await self._core.load_repairable(pool):
-            if not loaded.record.phase.startswith(RENAMING):
-                continue
-            old = loaded.record.phase.removeprefix(RENAMING)
-            before = Loaded(dataclasses.replace(loaded.record, name=old), loaded.expanded)
-            driver = self._core.storage.driver(loaded.pool)
-            with suppress(NotFound):  # it has the new name already: the pool's audit sees to that
-                await driver.rename(before.volume, loaded.volume)
-            await self._rename_folders(before.machine.key, loaded.machine.key, driver.data(loaded.volume))
-            async with self._core.database.write() as tx:
-                await rows.set_phase(tx, loaded.record.id, "")
-            done.append(f"finished renaming instance {old} to {loaded.record.name}")
-        return done
+        half = [each for each in await self._core.load_repairable(pool) if each.record.phase.startswith(RENAMING)]
+        done = await self._core.settle(half, self._put_right, other=lambda loaded: _before(loaded).machine)
+        return done + await root_size.settle(self._core, pool)
+
+    async def _put_right(self, loaded: Loaded) -> Sequence[str]:
+        if not loaded.record.phase.startswith(RENAMING):
+            return ()
+        before = _before(loaded)
+        driver = self._core.storage.driver(loaded.pool)
+        with suppress(NotFound):  # it has the new name already: the pool's audit sees to that
+            await driver.rename(before.volume, loaded.volume)
+        await self._rename_folders(before.machine.key, loaded.machine.key, driver.data(loaded.volume))
+        async with self._core.database.write() as tx:
+            await rows.set_phase(tx, loaded.record.id, "")
+        return [f"finished renaming instance {before.record.name} to {loaded.record.name}"]
 
     async def _rename_rows_back(self, loaded: Loaded, new: str) -> None:
         async with self._core.database.write() as tx:
@@ -257,6 +281,11 @@ class InstanceUpdater:
                 new,
                 loaded.record.project,
             )
+
+
+def _before(loaded: Loaded) -> Loaded:
+    """One that is being renamed, by its old name."""
+    return Loaded(dataclasses.replace(loaded.record, name=loaded.record.phase.removeprefix(RENAMING)), loaded.expanded)
 
 
 async def _rename_volume_row(tx: Transaction, loaded: Loaded, new: str) -> None:

@@ -44,18 +44,22 @@ class ByBlocks:
         return dataclasses.replace(header, fs=FsType.BLOCK_AND_RSYNC, rsync_features=settings.features, volume_size=size)
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header | None:
-        """For a disk of LXD's, whatever its server would rather do."""
-        features = offer.rsync_features
-        if not arrival.is_disk or (features is not None and features.whole):
+        """None unless the volume is a disk, and its source an LXD server: between Atoll servers disks go by rsync."""
+        if not arrival.is_disk or _is_ours(offer):
             return None
         settings = await rsync_settings.of_pool(self._storage, arrival.pool)
         return Header(fs=FsType.BLOCK_AND_RSYNC, rsync_features=settings.common(offer))
 
     def agreed(self, offer: Header, answer: Header) -> BlockTransport | None:
-        """See `transport.Way`. Our offers have a size if they are of a disk."""
-        if answer.fs != FsType.BLOCK_AND_RSYNC or not (offer.fs == FsType.BLOCK_AND_RSYNC or offer.volume_size):
+        """See `transport.Way`. Our offers have a size if they are of a disk; LXD's may be of one whatever they say."""
+        if answer.fs != FsType.BLOCK_AND_RSYNC or (_is_ours(offer) and not offer.volume_size):
             return None
         return BlockTransport(self._storage, offer.volume_size or _LARGEST)
+
+
+def _is_ours(offer: Header) -> bool:
+    """Whether it is Atoll's."""
+    return bool(offer.rsync_features is not None and offer.rsync_features.whole)
 
 
 class BlockTransport:

@@ -86,7 +86,7 @@ class ByLayers:
         return dataclasses.replace(header, layers=LayerFeatures(VERSION, await _present(driver, origin.image)))
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header | None:
-        """Not for a refresh, of which rsync sends less."""
+        """None for a refresh: rsync sends less for it."""
         driver, volume = arrival.target.driver, arrival.target.volume
         usable = isinstance(driver, LayerStreams) and volume.kind is VolumeKind.INSTANCE
         if not usable or arrival.kept is not None or offer.layers is None or offer.layers.version != VERSION:
@@ -110,7 +110,7 @@ class ByLayers:
         return LayerTransport(otherwise, answer.layers.image or "")
 
     async def _may_use(self, project: str, fingerprint: str) -> bool:
-        """Who asks for the instance could make one of that image."""
+        """Whoever asks for the instance could make one of that image."""
         try:
             return (await self._images.find(project, fingerprint)).fingerprint == fingerprint
         except (NotFound, BadRequest):

@@ -30,7 +30,7 @@ class ByRsync:
         return dataclasses.replace(header, fs=FsType.RSYNC, rsync_features=settings.features)
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header | None:
-        """A source that would rather do otherwise has it as well, but for LXD's with a disk: see `by_blocks`."""
+        """Every source can do this, but for an LXD server with a disk: see `by_blocks`."""
         if offer.fs == FsType.BLOCK_AND_RSYNC and not (offer.rsync_features is not None and offer.rsync_features.whole):
             return None
         settings = await rsync_settings.of_pool(self._storage, arrival.pool)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from atoll.domain import backup_metadata
 from atoll.domain.backup_metadata import OptimizedHeader, Subvolume
 from atoll.domain.errors import BadRequest
-from atoll.domain.migration_header import ALL_BTRFS_FEATURES, BtrfsFeatures, FsType, Header
+from atoll.domain.migration_header import ALL_BTRFS_FEATURES, OFFERED_BTRFS_FEATURES, BtrfsFeatures, FsType, Header
 from atoll.drivers.storage.contract import VolumeId
 from atoll.drivers.storage.subvolume_streams import Coming, Part, SubvolumeStreams
 from atoll.host.rsync import Report
@@ -33,16 +33,18 @@ class BySubvolumes:
         """See `transport.Way`."""
         if not isinstance(origin.volume.driver, SubvolumeStreams):
             return header
-        return dataclasses.replace(header, fs=FsType.BTRFS, btrfs_features=ALL_BTRFS_FEATURES)
+        return dataclasses.replace(header, fs=FsType.BTRFS, btrfs_features=OFFERED_BTRFS_FEATURES)
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header | None:
-        """Not for files with another host's ids, which a stream has as they are; nor for the refresh of what came otherwise."""
+        """None if ids would have to be shifted back, which a stream cannot; or to refresh a volume that came in another way."""
         driver, features = arrival.target.driver, _common(offer)
         if offer.fs != FsType.BTRFS or not isinstance(driver, SubvolumeStreams) or arrival.is_shifted or not _usable(features):
             return None
         if arrival.kept is not None:
             kept = [arrival.target.at(name).volume for name in arrival.kept]
-            if not features.header_subvolume_uuids or await driver.origins(kept) is None:
+            if not _has_all(offer, arrival) or not (features.refresh or _is_continued(offer, arrival)):
+                return None
+            if await driver.origins(kept) is None:
                 return None
         return Header(fs=FsType.BTRFS, btrfs_features=features)
 
@@ -52,11 +54,24 @@ class BySubvolumes:
             return None
         if not _usable(_common(answer)):
             raise BadRequest("The other server wants streams of subvolumes as older servers have them")
-        return SubvolumeTransport(told=bool(answer.refresh and _common(answer).header_subvolume_uuids))
+        return SubvolumeTransport(told=bool(answer.refresh and _common(answer).can_refresh))
 
 
 def _common(header: Header) -> BtrfsFeatures:
     return ALL_BTRFS_FEATURES.common(header.btrfs_features or BtrfsFeatures())
+
+
+def _has_all(offer: Header, arrival: Arrival) -> bool:
+    """Whether each snapshot of the source comes, or surely is here: what is later may be sent as changes of any of them."""
+    return {*offer.snapshot_names} <= {*(each.name for each in arrival.snapshots), *(arrival.kept or ())}
+
+
+def _is_continued(offer: Header, arrival: Arrival) -> bool:
+    """Whether all that comes is later than what is kept. LXD sends what is earlier as changes of what is not there yet."""
+    has_uuids = bool(_common(offer).header_subvolume_uuids)
+    at = {name: number for number, name in enumerate(offer.snapshot_names)}
+    lacking = [at[each.name] for each in arrival.snapshots]
+    return has_uuids and all(at[name] < first for first in lacking[:1] for name in arrival.kept or ())
 
 
 def _usable(features: BtrfsFeatures) -> bool:
@@ -64,7 +79,7 @@ def _usable(features: BtrfsFeatures) -> bool:
 
 
 class SubvolumeTransport:
-    """See `transport.Transport`. `told`: the target says what it lacks."""
+    """See `transport.Transport`. `told`: the target says which subvolumes it lacks, and gets only those."""
 
     def __init__(self, *, told: bool) -> None:
         self._told = told
@@ -80,12 +95,16 @@ class SubvolumeTransport:
             parts = {name: await stack.enter_async_context(driver.at_rest(state)) for name, state in states.items()}
             listed = [_listed(name, part) for name, found in parts.items() for part in found]
             await link.tell(OptimizedHeader(subvolumes=listed))
-            lacking = await _hear_lacking(link) if self._told else {(each.snapshot, each.path) for each in listed}
-            for name, part, base in _plan(parts, [*departure.wanted, _CURRENT], lacking):
+            if self._told:
+                lacking = await _hear_lacking(link)
+            else:  # nothing is known to be there but what is sent
+                parts = {name: parts[name] for name in (*departure.wanted, _CURRENT)}
+                lacking = {(name, part.path) for name, found in parts.items() for part in found}
+            for name, part, base in _plan(parts, lacking):
                 await _send(driver, part, base, link, reports(states[name] if name else volume))
 
     async def receive(self, arrival: Arrival, socket: Socket, reports: Reports) -> None:
-        """After a refresh that did not fit the next one is done file by file."""
+        """See `transport.Transport`. A stream that does not fit makes the next refresh go file by file."""
         driver, target = arrival.target.driver, arrival.target
         assert isinstance(driver, SubvolumeStreams)  # or it had not been answered
         if arrival.is_shifted:  # which sources of volumes say after the answer
@@ -124,17 +143,15 @@ async def _hear_lacking(link: Files) -> set[tuple[str, str]]:
     return {(each.snapshot, each.path) for each in (await link.hear(OptimizedHeader)).subvolumes}
 
 
-def _plan(
-    parts: Mapping[str, Sequence[Part]], wanted: Collection[str], lacking: Collection[tuple[str, str]]
-) -> Iterator[tuple[str, Part, Part | None]]:
+def _plan(parts: Mapping[str, Sequence[Part]], lacking: Collection[tuple[str, str]]) -> Iterator[tuple[str, Part, Part | None]]:
     """(state, what is sent of it, what it is sent as a change of). That is the same subvolume of the state before if the target
-    has it by then."""
+    has it by then. All that the target lacks is sent, also of states whose records it has: LXD waits for all that it named."""
     there: dict[str, Part] = {}
     for name, found in parts.items():
         for part in found:
-            if name in wanted and (name, part.path) in lacking:
+            if (name, part.path) in lacking:
                 yield name, part, there.get(part.path)
-        there = {part.path: part for part in found if part.readonly and (name in wanted or (name, part.path) not in lacking)}
+        there = {part.path: part for part in found if part.readonly}
 
 
 async def _send(driver: SubvolumeStreams, part: Part, base: Part | None, link: Files, report: Report) -> None:

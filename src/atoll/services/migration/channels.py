@@ -1,6 +1,6 @@
 """The two websockets between source and target: one for what they tell each other, one for the files.
 
-Either server has the operation and waits, the other one connects. Who fails says why, as far as the link still carries it.
+One server has the operation and waits, the other one connects. The one that fails tells the other why, if the link still works.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from atoll.domain.errors import AtollError, BadRequest, HostError, Unavailable
 from atoll.domain.migration_header import Control
 from atoll.domain.protobuf import Message
 from atoll.host import websocket
+from atoll.host.threads import in_thread
 from atoll.services.instances import sockets
 from atoll.services.instances.sockets import CONTROL, Socket, Sockets
 
 FILES = "fs"
 NAMES = (CONTROL, FILES)
 
-LARGEST_MESSAGE = 1 << 20
 _ANSWER_SECONDS = 60.0
 _REASON_SECONDS = 2.0
 _OPERATION = re.compile(r"/1\.0/operations/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -34,7 +34,7 @@ M = TypeVar("M", bound=Message)
 
 
 def refuse_live() -> NoReturn:
-    """Neither side can do it."""
+    """BadRequest for a live migration, which neither side can do."""
     raise BadRequest(
         "Moving a running instance with its processes needs CRIU, which is not supported in this release",
         hint="stop the instance, or copy its files alone with --stateless",
@@ -80,18 +80,22 @@ class Peer:
 
 
 class Channels:
-    """Both, once they are connected."""
+    """Both websockets, once they are connected: `files` carries the files, the other one protobuf messages."""
 
     def __init__(self, control: Socket, files: Socket) -> None:
         self._control = control
         self.files = files
 
     async def tell(self, message: Message) -> None:
-        """Unavailable if the link is broken."""
+        """Unavailable if the link is broken, or the peer does not read."""
+        data = await in_thread(protobuf.encode, message)  # a peer's own snapshots are in the answer to it: up to a second
         try:
-            await self._control.send(protobuf.encode(message))
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._control.send(data)
         except ConnectionError as error:
             raise Unavailable("The connection to the other server broke") from error
+        except TimeoutError as error:
+            raise Unavailable("The other server does not listen") from error
 
     async def hear(self, kind: type[M], *, seconds: float | None = _ANSWER_SECONDS) -> M:
         """The next message. BadRequest if it is none of that kind, Unavailable if none comes."""
@@ -102,7 +106,7 @@ class Channels:
             raise Unavailable("The other server does not answer") from error
         if data is None:
             raise Unavailable("The connection to the other server broke")
-        return _decode(kind, data)
+        return await in_thread(_decode, kind, data)
 
     async def hear_success(self) -> None:
         """Wait until the other side is done. HostError, with its reason, if it failed."""
@@ -110,7 +114,7 @@ class Channels:
 
     @asynccontextmanager
     async def told(self) -> AsyncIterator[None]:
-        """A failure of the block is told to the other side; one whose reason is the other side's gets that."""
+        """Tell the other side when the block fails. If the link broke because the other side failed first, the error says why."""
         try:
             yield
         except _Refused:
@@ -171,6 +175,8 @@ async def opened(peer: Peer) -> AsyncIterator[Channels]:
     """The websockets of another server's operation. Unavailable if it cannot be reached or does not know the secrets."""
     known = peer.known()
     async with AsyncExitStack() as stack:
-        control = await stack.enter_async_context(websocket.connect(peer.url(CONTROL), known=known, largest=LARGEST_MESSAGE))
-        files = await stack.enter_async_context(websocket.connect(peer.url(FILES), known=known, largest=sockets.LARGEST_MESSAGE))
-        yield Channels(control, files)
+        found = [
+            await stack.enter_async_context(websocket.connect(peer.url(name), known=known, largest=sockets.LARGEST_MESSAGE))
+            for name in NAMES
+        ]
+        yield Channels(*found)

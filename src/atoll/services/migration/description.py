@@ -22,8 +22,6 @@ from atoll.domain.migration_header import Header
 
 MOST_SNAPSHOTS = 5000
 
-_LATEST = 253402300799  # the year 9999 ends
-
 T = TypeVar("T")
 _FIELDS = {
     "container": "Container",
@@ -61,7 +59,7 @@ def pairs(config: Mapping[str, str]) -> tuple[wire.Config, ...]:
 
 
 def seconds(time: str) -> int:
-    """Since 1970; 0 for no time."""
+    """Seconds since 1970; 0 for no time."""
     return max(int(clock.parse(time)), 0) if time else 0
 
 
@@ -74,7 +72,7 @@ def index(tree: Mapping[str, Any]) -> bytes:
 
 
 def check_offer(header: Header) -> None:
-    """BadRequest unless it says what can be."""
+    """BadRequest for an offer with too many snapshots, a name twice, names without descriptions, or a malformed map of ids."""
     if len(header.snapshots) > MOST_SNAPSHOTS:
         raise BadRequest(f"There are more than {MOST_SNAPSHOTS} snapshots")
     told = [each.name for each in header.snapshots]
@@ -112,17 +110,19 @@ def time(told: int | None) -> str:
     """A time as it was told; empty for none, which Go tells as one long before 1970."""
     if told is None or told <= 0:
         return ""
-    if told > _LATEST:
+    if told > clock.LATEST:
         raise BadRequest("The other server tells of an impossible time")
     return clock.rfc3339(told)
 
 
 def parse_index(data: bytes) -> InstanceBackup:
-    """The reverse of `index`, names valid. Empty for an index that says nothing."""
+    """The reverse of `index`, names and times of snapshots valid. Empty for an index that says nothing. What it says of the
+    instance itself is not checked, since nobody uses it: LXD leaves it empty when it sends a snapshot."""
     backup = read_index(data, InstanceBackup)
-    if backup != InstanceBackup():
-        backup_metadata.check(backup, "index")
-    return backup
+    backup_metadata.check_snapshot_names([each.name for each in backup.snapshots], "index")
+    for entry in backup.snapshots:
+        backup_metadata.check_time(entry.created_at, "index")
+    return InstanceBackup(snapshots=backup.snapshots, volume=backup.volume, volume_snapshots=backup.volume_snapshots)
 
 
 def read_index(data: bytes, kind: type[T]) -> T:
@@ -146,12 +146,12 @@ def _present(tree: Any) -> Any:
 
 
 def missing(told: Sequence[wire.Snapshot], present: Sequence[Snapshot]) -> list[wire.Snapshot]:
-    """Those that a copy lacks: of another name, or of another second."""
+    """The snapshots that a copy lacks. Two are the same if they have the same name and were taken in the same second."""
     there = {(each.name, seconds(each.created_at)) for each in present}
     return [each for each in told if (each.name, each.created_at) not in there]
 
 
 def extra(told: Sequence[wire.Snapshot], present: Sequence[Snapshot]) -> list[Snapshot]:
-    """Those that a copy has and its source has not."""
+    """The snapshots that a copy has and its source does not have."""
     wanted = {(each.name, each.created_at) for each in told}
     return [each for each in present if (each.name, seconds(each.created_at)) not in wanted]

@@ -1,6 +1,6 @@
-"""The link of files, as ways that stream over it see it: data up to a barrier, and words in between as JSON.
+"""The websocket for files, as transports that stream use it: data that ends with a barrier, and JSON messages in between.
 
-A peer that says nothing, or does not read, for a long time is given up.
+The barrier is LXD's: an empty text message. A peer that neither sends nor reads for IDLE_SECONDS is given up.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from atoll.host.rsync import Report
 from atoll.services.instances.sockets import Socket
 
 IDLE_SECONDS = 900.0
-LARGEST_WORDS = 16 << 20
+LARGEST_MESSAGE = 16 << 20
 
 T = TypeVar("T")
 
 
 class Files:
-    """One link. Unavailable if it breaks, whatever is done."""
+    """One such websocket. Every method raises Unavailable if the connection breaks."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
@@ -35,28 +35,28 @@ class Files:
                 await self._socket.send(data)
 
     async def end(self) -> None:
-        """The barrier."""
+        """Send the barrier: no more data comes."""
         with _unbroken():
             async with asyncio.timeout(IDLE_SECONDS):
                 await self._socket.send_end()
 
     async def chunks(self, report: Report) -> AsyncIterator[bytes]:
-        """What comes until the peer's barrier."""
+        """The data that comes before the peer's barrier."""
         while (data := await self._receive()) is not None:
             report(len(data))
             yield data
 
-    async def tell(self, words: msgspec.Struct) -> None:
-        """Something as JSON."""
-        await self.send(msgspec.json.encode(words))
+    async def tell(self, message: msgspec.Struct) -> None:
+        """Send a message as JSON."""
+        await self.send(msgspec.json.encode(message))
         await self.end()
 
     async def hear(self, kind: type[T]) -> T:
-        """The same from the peer. BadRequest for what is too long or is none of that kind; only its shape is checked."""
+        """The peer's next message. BadRequest if it is too long or not of that type; nothing but its shape is checked."""
         heard = bytearray()
         while (data := await self._receive()) is not None:
             heard += data
-            if len(heard) > LARGEST_WORDS:
+            if len(heard) > LARGEST_MESSAGE:
                 raise BadRequest("The other server says more than can be")
         try:
             return msgspec.json.decode(heard, type=kind)
@@ -72,9 +72,9 @@ class Files:
             return data
 
 
-def fit(words: msgspec.Struct) -> bool:
-    """Whether they are few enough for a peer to hear them."""
-    return len(msgspec.json.encode(words)) <= LARGEST_WORDS
+def fit(message: msgspec.Struct) -> bool:
+    """Whether a message is short enough for a peer to take it."""
+    return len(msgspec.json.encode(message)) <= LARGEST_MESSAGE
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What source and target say before files come, whatever these are of: an offer, the answer to it, and LXD's index."""
+"""What source and target say before the files, for instances and volumes alike: an offer, the answer to it, and LXD's index."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import TypeVar
 
 from atoll.domain.errors import BadRequest, Conflict, Unavailable
 from atoll.domain.migration_header import Header, Snapshot
+from atoll.host.threads import in_thread
 from atoll.services.instances.sockets import Sockets
 from atoll.services.migration import channels
 from atoll.services.migration.channels import Channels, Peer
 
 INDEX_VERSION = 1
 
-_LARGEST_INDEX = 4 << 20
+_LARGEST_INDEX = 16 << 20
 _LARGEST_ANSWER = 64 << 10
 _ANSWER_SECONDS = 60.0
 
@@ -34,8 +35,9 @@ def linked(peer: Peer | None, sockets: Sockets) -> AbstractAsyncContextManager[C
 
 
 async def offer(link: Channels, told: Header, index: Callable[[Sequence[str]], Awaitable[bytes]]) -> tuple[Header, list[str]]:
-    """The source's part: the target's answer, and the snapshots that it wants: all, or those that it lacks. It has been told the
-    index of them. BadRequest, with its reason, if it does not go on, or wants what was not offered."""
+    """The source's part: send the offer, and the index if the target wants one. Returns the target's answer, and the names of the
+    snapshots that it wants: all of them, or for a refresh those that it lacks. BadRequest if the target refuses, with its reason,
+    or wants a snapshot that was not offered."""
     await link.tell(told)
     answer = await link.hear(Header)
     chosen = _chosen(told, answer)
@@ -53,8 +55,8 @@ async def take(
     *,
     refresh: bool,
 ) -> tuple[Header, T]:
-    """The target's part: our answer, which asks for these snapshots to come in that way (see `transport.Ways.answer`), and the
-    index, which is an empty one if the source has none. Whatever `read` raises is the end of it."""
+    """The target's part: answer the offer, asking for the snapshots `wanted`, sent in that way (see `transport.Ways.answer`).
+    Returns the answer, and what `read` makes of the source's index, or of an empty one if the source sends none."""
     answer = dataclasses.replace(
         way,
         criu=told.criu,
@@ -69,7 +71,7 @@ async def take(
     with _broken():
         async with asyncio.timeout(_ANSWER_SECONDS):
             index = await _hear(link, _LARGEST_INDEX)
-            found = read(index)
+            found = await in_thread(read, index)
             await link.files.send(json.dumps({"StatusCode": 200, "Error": "", "Refresh": refresh}).encode())
             await link.files.send_end()
     return answer, found
@@ -77,8 +79,11 @@ async def take(
 
 @asynccontextmanager
 async def soon(held: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Hold what a target is going to change, while its source waits, which itself holds something that a target may wait for. Of
-    two that so wait for each other one gives up first. Conflict: then, and for what is busy otherwise."""
+    """Hold what is to be refreshed, or give up after a few seconds: Conflict.
+
+    The source holds its own instance meanwhile. Two servers that refresh each other's could wait for each other for ever, so
+    the patience is random: one of the two gives up first.
+    """
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(random.uniform(*_PATIENCE)):
@@ -99,9 +104,9 @@ def _chosen(told: Header, answer: Header) -> list[str]:
 
 async def _send_index(link: Channels, index: bytes) -> None:
     with _broken():
-        await link.files.send(index)
-        await link.files.send_end()
         async with asyncio.timeout(_ANSWER_SECONDS):
+            await link.files.send(index)
+            await link.files.send_end()
             answer = await _hear(link, _LARGEST_ANSWER)
     _check(answer)
 

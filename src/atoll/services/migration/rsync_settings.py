@@ -27,11 +27,11 @@ class Settings:
         return dataclasses.replace(ALL_FEATURES, compress=self.compress)
 
     def common(self, offer: Header) -> RsyncFeatures:
-        """What the source can do besides."""
+        """The features that the source has, too."""
         return self.features.common(offer.rsync_features or RsyncFeatures())
 
     def options(self, answer: Header) -> Options:
-        """What both have agreed to."""
+        """How rsync is run after that answer."""
         agreed = answer.rsync_features or RsyncFeatures()
         return Options(
             xattrs=bool(agreed.xattrs),

@@ -13,7 +13,7 @@ from atoll.domain.caller import Caller
 from atoll.domain.entities import Snapshot
 from atoll.domain.migration_header import Header
 from atoll.services.instances import backup_index, backup_subject, copy
-from atoll.services.instances.copy import Source, Still
+from atoll.services.instances.copy import HeldSource, Source
 from atoll.services.instances.core import InstanceCore, Loaded, instance_resources
 from atoll.services.instances.sockets import Sockets
 from atoll.services.instances.transfer import Place
@@ -70,7 +70,7 @@ class MigrationSource:
         )
         return self._operations.start(spec if order.target is not None else sockets.declare(spec))
 
-    async def _send(self, wanted: Source, subject: Still, link: Channels, operation: Operation) -> None:
+    async def _send(self, wanted: Source, subject: HeldSource, link: Channels, operation: Operation) -> None:
         loaded = subject.loaded
         driver = self._core.storage.driver(loaded.pool)
         origin = Origin(loaded.pool, Place(driver, loaded.volume), loaded.record.config.get(_BASE_IMAGE, ""))

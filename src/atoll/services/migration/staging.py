@@ -1,4 +1,4 @@
-"""A volume as the tree that goes between servers: what stands beside its root file system, in a folder of its own, and that."""
+"""The files beside an instance's root file system (metadata.yaml, templates/) on their way between servers; and progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def folder(paths: Paths) -> AsyncIterator[Path]:
 
 
 class Progress:
-    """Of one tree, told by the operation as LXD does."""
+    """Counts the bytes of one volume that went, and has the operation show them as LXD does."""
 
     def __init__(self, operation: Operation, name: str) -> None:
         self._operation = operation
@@ -54,12 +54,12 @@ class Progress:
 
 
 def progress(operation: Operation, volume: VolumeId) -> Progress:
-    """Of a volume, or of a snapshot of it."""
+    """The progress of a volume or of one of its snapshots."""
     return Progress(operation, f"{volume.name}/{volume.snapshot}" if volume.snapshot else volume.name)
 
 
 async def copy_beside(state: Place, beside: Path) -> None:
-    """What is to be sent beside a root file system."""
+    """Copy the files beside a root file system that are to be sent into that folder."""
     await small_files.copy(state.driver.data(state.volume), beside, (_METADATA, _TEMPLATES))
 
 

@@ -80,26 +80,26 @@ class MigrationTarget:
         if offer.peer is not None:
             offer.peer.check()
         sockets = Sockets(channels.NAMES)
-        visit = Visit(self._core, self._ways, self._devices, offer, sockets)
+        incoming = Incoming(self._core, self._ways, self._devices, offer, sockets)
         present = await self._refresher.find_target(request.project, request.name) if offer.refresh else None
         if present is not None:
-            return self._refresh(present, visit, sockets, caller)
+            return self._refresh(present, incoming, sockets, caller)
         return await self._creator.start(
             _without_host(request),
-            _Origin(self._core, visit),
+            _Origin(self._core, incoming),
             caller=caller,
             sockets=sockets if offer.peer is None else None,
-            around=visit.to_the_end,
+            around=incoming.to_the_end,
         )
 
-    def _refresh(self, target: Loaded, visit: Visit, sockets: Sockets, caller: Caller) -> Operation:
+    def _refresh(self, target: Loaded, incoming: Incoming, sockets: Sockets, caller: Caller) -> Operation:
         self._refresher.check(target)
 
         async def work(operation: Operation) -> None:
-            async with visit.linked() as link, link.told():
-                header = await visit.hear_offer()
+            async with incoming.linked() as link, link.told():
+                header = await incoming.hear_offer()
                 async with handshake.soon(self._core.hold(target.machine)):
-                    await self._refresh_held(target, visit, header, operation)
+                    await self._refresh_held(target, incoming, header, operation)
                     await link.tell(Control(success=True))
             self._core.tell("instance-updated", target.record, caller=caller)
 
@@ -107,21 +107,21 @@ class MigrationTarget:
         spec = OperationSpec(
             "Refreshing instance", work, project=record.project, resources=instance_resources(record.name), caller=caller
         )
-        return self._operations.start(spec if visit.offer.peer is not None else sockets.declare(spec))
+        return self._operations.start(spec if incoming.offer.peer is not None else sockets.declare(spec))
 
-    async def _refresh_held(self, target: Loaded, visit: Visit, header: Header, operation: Operation) -> None:
+    async def _refresh_held(self, target: Loaded, incoming: Incoming, header: Header, operation: Operation) -> None:
         loaded, present = await copy.find_whole(self._core, target.record.project, target.record.name)
         self._refresher.check(loaded)
-        told = () if visit.offer.instance_only else header.snapshots
+        told = () if incoming.offer.instance_only else header.snapshots
         kept = [each.name for each in present if each not in description.extra(header.snapshots, present)]
-        await visit.answer(description.missing(told, present), loaded, kept=kept)
-        extra = [] if visit.offer.instance_only else description.extra(told, present)
+        await incoming.answer(description.missing(told, present), loaded, kept=kept)
+        extra = [] if incoming.offer.instance_only else description.extra(told, present)
 
         async def write(tx: Transaction) -> None:
-            await visit.write(tx, loaded)
+            await incoming.write(tx, loaded)
 
         async def bring() -> None:
-            await visit.receive(operation)
+            await incoming.receive(operation)
 
         async def settle(tx: Transaction) -> None:
             return
@@ -129,8 +129,8 @@ class MigrationTarget:
         await self._refresher.change(loaded, extra, Steps(write, bring, settle))
 
 
-class Visit:
-    """One instance on its way, once `linked`: `hear_offer`, `answer`, `write`, `receive`, in that order."""
+class Incoming:
+    """One instance that arrives. Within `linked`: `hear_offer`, `answer`, `write`, `receive`, in that order."""
 
     def __init__(self, core: InstanceCore, ways: Ways, devices: DeviceService, offer: Offer, sockets: Sockets) -> None:
         self.offer = offer
@@ -151,7 +151,7 @@ class Visit:
 
     @asynccontextmanager
     async def to_the_end(self) -> AsyncIterator[None]:
-        """The block runs `linked`; the source hears of its failure, or that all is here and stays: upon that, who moves an
+        """The block runs `linked`; the source hears of its failure, or that all is here and stays: upon that, whoever moves an
         instance deletes the original."""
         async with self.linked() as link, link.told():
             yield
@@ -159,7 +159,7 @@ class Visit:
 
     @property
     def _link(self) -> Channels:
-        assert self._found is not None  # who calls is inside of `linked`
+        assert self._found is not None  # whoever calls is inside of `linked`
         return self._found
 
     async def hear_offer(self) -> Header:
@@ -212,24 +212,25 @@ class _Origin:
     trigger = Trigger.COPY
     machines: Sequence[MachineId] = ()
 
-    def __init__(self, core: InstanceCore, visit: Visit) -> None:
+    def __init__(self, core: InstanceCore, incoming: Incoming) -> None:
         self._core = core
-        self._visit = visit
+        self._incoming = incoming
 
     async def make(self, loaded: Loaded, operation: Operation) -> None:
-        visit = self._visit
-        header = await visit.hear_offer()
-        wanted = () if visit.offer.instance_only else header.snapshots
-        await visit.answer(wanted, loaded)
+        incoming = self._incoming
+        header = await incoming.hear_offer()
+        wanted = () if incoming.offer.instance_only else header.snapshots
+        await incoming.answer(wanted, loaded)
         async with self._core.database.write() as tx:
-            await visit.write(tx, loaded)
-        await visit.receive(operation)
+            await incoming.write(tx, loaded)
+        await incoming.receive(operation)
         if wanted:
             place = self._core.storage.driver(loaded.pool).data(loaded.volume.at(wanted[0].name)).parent
             await folders.link_snapshots(self._core.paths, loaded.machine.key, place)
 
-    async def settle(self, tx: Transaction, loaded: Loaded) -> None:
+    async def settle(self, tx: Transaction, loaded: Loaded) -> Mapping[str, str]:
         await copies.settle_snapshots(tx, loaded.record.id)
+        return {}
 
 
 def _without_host(request: Request) -> Request:

@@ -85,7 +85,7 @@ class Arrival:
 
 
 class Transport(Protocol):
-    """What both sides have agreed on."""
+    """How the files go, once both sides have agreed: one sends, the other receives."""
 
     async def send(self, departure: Departure, socket: Socket, reports: Reports) -> None:
         """All states. Unavailable if the link breaks; HostError."""
@@ -102,7 +102,7 @@ class Way(Protocol):
         """The offer, with what this way needs said in it; unchanged if it cannot carry that."""
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header | None:
-        """An answer that has what this way says in it, and nothing else; None if it is not offered or cannot be used."""
+        """The part of an answer that is about this way; None if the source does not offer it, or it cannot carry this volume."""
 
     def agreed(self, offer: Header, answer: Header) -> Transport | None:
         """What the answer asks for; None if that is another way. BadRequest for what was not offered."""
@@ -115,20 +115,20 @@ class Ways:
         self._ways = ways
 
     async def offer(self, header: Header, origin: Origin) -> Header:
-        """A source's offer: what it says besides is in `header`."""
+        """A source's offer: `header` with what each way adds to it."""
         for way in reversed(self._ways):
             header = await way.offer(header, origin)
         return header
 
     async def answer(self, offer: Header, arrival: Arrival) -> Header:
-        """A target's answer, as far as it is about the way. BadRequest if there is none."""
+        """The part of a target's answer that chooses the way. BadRequest if no way can be used."""
         for way in self._ways:
             if (answer := await way.answer(offer, arrival)) is not None:
                 return answer
         raise BadRequest("The other server offers no way of transport that is known here")
 
     def agreed(self, offer: Header, answer: Header) -> Transport:
-        """What both do. BadRequest for a way that was not offered."""
+        """The transport that the answer asks for. BadRequest for a way that was not offered."""
         for way in self._ways:
             if (transport := way.agreed(offer, answer)) is not None:
                 return transport

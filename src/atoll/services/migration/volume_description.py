@@ -90,12 +90,12 @@ def missing(told: Sequence[wire.Snapshot], present: Sequence[VolumeSnapshot]) ->
 
 
 def extra(told: Sequence[wire.Snapshot], present: Sequence[VolumeSnapshot]) -> list[VolumeSnapshot]:
-    """Those that a copy has and its source has not."""
+    """The snapshots that a copy has and its source does not have."""
     wanted = {each.name for each in told}
     return [each for each in present if each.name not in wanted]
 
 
 def same(told: Sequence[wire.Snapshot], present: Sequence[VolumeSnapshot]) -> list[str]:
-    """Those that a copy has of its source beyond doubt: they were taken in the same second, too."""
+    """The names of the snapshots that a copy surely has from its source: they were taken in the same second, too."""
     taken = {(each.name, each.created_at) for each in told}
     return [each.name for each in present if (each.name, description.seconds(each.created_at)) in taken]

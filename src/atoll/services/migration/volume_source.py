@@ -18,18 +18,20 @@ from atoll.services.migration import channels, handshake, staging, volume_descri
 from atoll.services.migration.channels import Channels, Peer
 from atoll.services.migration.transport import Departure, Origin, Ways
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_contents import volume_id
 from atoll.services.volume_copy import VolumeCopier
+from atoll.services.volume_urls import volume_url
 from atoll.services.volumes import CUSTOM, VolumeService
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeOrder:
     """What is to be sent: a volume, with its snapshots unless `volume_only`, or one snapshot of it. `target`: where to, if we are
-    the one who connects; else the target, or a client between, does."""
+    the one who connects; else the target, or a client between, does. `asking`: the project that asks for it."""
 
     volume: StorageVolume
+    asking: str
     snapshot: str = ""
     volume_only: bool = False
     target: Peer | None = None
@@ -68,7 +70,7 @@ class VolumeMigrationSource:
         spec = OperationSpec(
             "Migrating storage volume",
             work,
-            project=volume.project,
+            project=order.asking,
             resources={"storage_volumes": [volume_url(volume.pool, CUSTOM, volume.name, volume.project)]},
             caller=caller,
             cancellable=True,

@@ -29,9 +29,10 @@ from atoll.services.migration import channels, description, handshake, staging, 
 from atoll.services.migration.channels import Channels, Peer
 from atoll.services.migration.transport import Arrival, State, Transport, Ways
 from atoll.services.operations import Operation, OperationRegistry, OperationSpec
-from atoll.services.storage import StorageService, volume_url
+from atoll.services.storage import StorageService
 from atoll.services.volume_contents import volume_id
 from atoll.services.volume_copy import Target, VolumeCopier
+from atoll.services.volume_urls import volume_url
 from atoll.services.volume_users import VolumeUsers
 from atoll.services.volumes import CUSTOM, NewVolume, VolumeService
 
@@ -79,12 +80,12 @@ class VolumeMigrationTarget:
 
         async def work(operation: Operation) -> None:
             async with handshake.linked(offer.peer, sockets) as link, link.told():
-                visit = Visit(link, self._storage, self._ways, operation, shifted, is_disk=is_disk)
-                await visit.hear_offer(volume_only=offer.volume_only)
+                incoming = Incoming(link, self._storage, self._ways, operation, shifted, is_disk=is_disk)
+                await incoming.hear_offer(volume_only=offer.volume_only)
                 if present is None:
-                    await self._make(new, visit, caller=caller)
+                    await self._make(new, incoming, caller=caller)
                 else:
-                    await self._refresh(present, visit, volume_only=offer.volume_only, caller=caller)
+                    await self._refresh(present, incoming, volume_only=offer.volume_only, caller=caller)
 
         what = "Copying storage volume" if present is None else "Refreshing storage volume"
         resources = {"storage_volumes": [volume_url(target.pool, CUSTOM, target.name, target.project)]}
@@ -107,27 +108,27 @@ class VolumeMigrationTarget:
             raise BadRequest("Volume content types do not match")
         self._volumes.refuse_daemons(present, "cannot be refreshed")
 
-    async def _make(self, new: NewVolume, visit: Visit, *, caller: Caller) -> None:
+    async def _make(self, new: NewVolume, incoming: Incoming, *, caller: Caller) -> None:
         owner = await self._volumes.owner(new.project)
-        await visit.answer(visit.told, new.pool, VolumeId(VolumeKind.CUSTOM, owner, new.name))
-        async with self._volumes.creating(new, caller=caller, rest=visit.write) as volume:
-            await visit.receive()
+        await incoming.answer(incoming.told, new.pool, VolumeId(VolumeKind.CUSTOM, owner, new.name))
+        async with self._volumes.creating(new, caller=caller, rest=incoming.write) as volume:
+            await incoming.receive()
             await self._volumes.apply_size(volume)
-        await visit.confirm()  # not before: who moves a volume deletes the original upon it
+        await incoming.confirm()  # not before: whoever moves a volume deletes the original upon it
 
-    async def _refresh(self, present: StorageVolume, visit: Visit, *, volume_only: bool, caller: Caller) -> None:
+    async def _refresh(self, present: StorageVolume, incoming: Incoming, *, volume_only: bool, caller: Caller) -> None:
         async with handshake.soon(self._at_rest(present)) as held:
             there = await self._volumes.snapshots(held)
-            missing = volume_description.missing(visit.told, there)
-            extra = [] if volume_only else volume_description.extra(visit.told, there)
-            kept = volume_description.same(visit.told, there)
-            await visit.answer(missing, held.pool, volume_id(held), kept=kept)
+            missing = volume_description.missing(incoming.told, there)
+            extra = [] if volume_only else volume_description.extra(incoming.told, there)
+            kept = volume_description.same(incoming.told, there)
+            await incoming.answer(missing, held.pool, volume_id(held), kept=kept)
 
             async def write(tx: Transaction) -> None:
-                await visit.write(tx, held)
+                await incoming.write(tx, held)
 
-            await self._copier.change(held, extra, write, visit.receive)
-            await visit.confirm()
+            await self._copier.change(held, extra, write, incoming.receive)
+            await incoming.confirm()
         self._volumes.tell("storage-volume-updated", held, caller=caller)
 
     @asynccontextmanager
@@ -138,7 +139,7 @@ class VolumeMigrationTarget:
             yield held
 
 
-class Visit:
+class Incoming:
     """One volume on its way: `hear_offer`, `answer`, `write`, `receive`, `confirm`, in that order. `shifted`: what its files' ids
     are shifted by, as far as the request knows."""
 

@@ -29,7 +29,7 @@ from atoll.services.instances.exec_run import Command
 from atoll.services.instances.expand import Expanded
 from atoll.services.operations import Operation, OperationRegistry
 
-SECONDS = 10
+SECONDS = 30
 
 
 class Socket:
@@ -108,6 +108,7 @@ class Driver:
     def __init__(self) -> None:
         self.specs: list[ExecSpec] = []
         self.processes: list[Process] = []
+        self.terminals: list[int] = []
 
     async def exec(self, machine: object, spec: ExecSpec) -> Process:
         self.specs.append(spec)
@@ -120,7 +121,9 @@ class Driver:
         return self.processes[-1]
 
     async def open_terminal(self, machine: object, *, user: int, group: int) -> tuple[int, int]:
-        return os.openpty()
+        master, slave = os.openpty()
+        self.terminals.append(master)
+        return master, slave
 
 
 class World:
@@ -219,7 +222,7 @@ async def test_large_output_comes_whole(world: World) -> None:
 
 async def test_a_child_that_keeps_the_output_open_is_not_waited_for(world: World) -> None:
     operation, sockets = await world.piped("sh", "-c", "sleep 60 & echo done")
-    assert await asyncio.wait_for(world.result(operation), 5) == 0
+    assert await asyncio.wait_for(world.result(operation), SECONDS) == 0
     assert sockets["1"].output == b"done\n"
 
 
@@ -271,11 +274,11 @@ async def test_a_client_that_does_not_come(world: World, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("interactive", [False, True])
 @pytest.mark.parametrize("connected", [False, True])
-async def test_cancelling_kills_and_lets_go(world: World, interactive: bool, connected: bool) -> None:
+async def test_cancelling_kills_and_lets_go(world: World, until: Any, interactive: bool, connected: bool) -> None:
     operation = await world.start("sleep", "60", websockets=True, interactive=interactive)
     if connected:
         world.connect(operation)
-    await asyncio.sleep(0.05)
+    await until(lambda: world.driver.processes)
     world.registry.cancel(operation)
     assert await operation.wait(SECONDS)
     assert operation.status is OperationStatus.CANCELLED
@@ -296,7 +299,7 @@ async def test_a_command_that_cannot_be_started(world: World, more: dict[str, bo
     assert (operation.status, operation.error) == (OperationStatus.FAILURE, "refused")
 
 
-async def test_a_terminal(world: World) -> None:
+async def test_a_terminal(world: World, until: Any) -> None:
     script = "stty size; read line; echo got $line; read line; stty size"
     operation, sockets = await world.piped("sh", "-c", script, interactive=True, width=100, height=30)
     assert set(sockets) == {"0", "control"}
@@ -304,7 +307,7 @@ async def test_a_terminal(world: World) -> None:
     async with asyncio.timeout(SECONDS):
         await sockets["0"].shows(b"got hello")
     sockets["control"].put(b'{"command":"window-resize","args":{"width":"80","height":"25"}}')
-    await asyncio.sleep(0.05)
+    await until(lambda: os.get_terminal_size(world.driver.terminals[0]) == (80, 25))
     sockets["0"].put(b"\n")
     assert await world.result(operation) == 0
     assert world.driver.specs[0].terminal
@@ -335,10 +338,10 @@ async def test_a_command_that_does_not_hang_up_is_killed(world: World, monkeypat
 
 
 @pytest.mark.parametrize("command", ["sleep 60", "yes"])
-async def test_a_client_that_leaves_before_it_had_a_control_channel(world: World, command: str) -> None:
+async def test_a_client_that_leaves_before_it_had_a_control_channel(world: World, until: Any, command: str) -> None:
     operation = await world.start(*command.split(), websockets=True)
     sockets = world.connect(operation, ["0", "1", "2"])
-    await asyncio.sleep(0.05)
+    await until(lambda: world.driver.processes)
     sockets["0"].put(None)
     await asyncio.sleep(0.05)
     assert not world.driver.processes[0].signals, "it has only ended the input"
@@ -357,9 +360,9 @@ async def test_unattended_and_recorded(world: World) -> None:
     assert files == {".stdout": "out\n", ".stderr": "err\n"}
 
 
-async def test_unattended_is_killed_when_it_is_cancelled(world: World) -> None:
+async def test_unattended_is_killed_when_it_is_cancelled(world: World, until: Any) -> None:
     operation = await world.start("sleep", "60")
-    await asyncio.sleep(0.05)
+    await until(lambda: world.driver.processes)
     world.registry.cancel(operation)
     assert await operation.wait(SECONDS)
     assert world.driver.processes[0].signals == [signal.SIGKILL]

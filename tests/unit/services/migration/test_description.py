@@ -96,13 +96,19 @@ def test_an_index_goes_there_and_back() -> None:
     tree = {
         "container": {"name": "c1", "config": {}, "used_by": None},
         "volume": {"name": "c1", "config": {"user.foo": "bar"}, "description": "d"},
+        "snapshots": [{"name": "snap0"}],
         "volume_snapshots": [{"name": "snap0", "config": {"user.foo": "old"}}],
         "profiles": [{"name": "default"}],
     }
     backup = description.parse_index(description.index(tree))
     assert backup.volume.config == {"user.foo": "bar"}
-    assert backup.volume_snapshot("snap0").config == {"user.foo": "old"}
+    assert backup.volumes()["snap0"].config == {"user.foo": "old"}
     assert description.parse_index(b"{}") == description.parse_index(b'{"config":null}')
+
+
+def test_an_index_of_a_snapshot_has_no_instance() -> None:
+    told = json.dumps({"config": {"Container": None, "Volume": {"name": "c1", "config": {"user.foo": "bar"}}}}).encode()
+    assert description.parse_index(told).volume.config == {"user.foo": "bar"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,8 @@ def test_an_index_goes_there_and_back() -> None:
         b"{",
         b'{"config":7}',
         b"[" * 100_000,
-        json.dumps({"config": {"Container": {"name": "../x"}}}).encode(),
+        json.dumps({"config": {"Snapshots": [{"name": "s", "created_at": "soon"}]}}).encode(),
+        json.dumps({"config": {"Snapshots": [{"name": "s"}, {"name": "s"}]}}).encode(),
         json.dumps({"config": {"Container": {"name": "c"}, "Snapshots": [{"name": "a/b"}]}}).encode(),
         json.dumps({"config": {"Volume": {"config": {"a": ["b"]}}}}).encode(),
     ],
