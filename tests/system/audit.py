@@ -9,14 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from box import Daemon
-
-SETTLE_SECONDS = 10.0
+from box import SECONDS, Daemon
 
 
 def check(daemon: Daemon) -> None:
     """AssertionError, with all differences, unless there are none after a moment: a daemon may be starting instances."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + SECONDS
     while found := list(differences(daemon)):
         assert time.monotonic() < deadline, "\n".join(found) + daemon.end_of_log()
         time.sleep(0.1)

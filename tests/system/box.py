@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 CGROUPS = Path("/sys/fs/cgroup")
 SECONDS = 60.0
+"""How long any step may take: machines that run tests have much else to do. Waiting costs nothing where a step is quick."""
 
 
-def wait_until(ready: Callable[[], Any], what: str, *, seconds: float = 20.0) -> Any:
+def wait_until(ready: Callable[[], Any], what: str, *, seconds: float = SECONDS) -> Any:
     """Ask until the answer is true, and return it; AssertionError when it is not in time."""
     deadline = time.monotonic() + seconds
     while not (answer := ready()):
@@ -50,6 +52,23 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def loop_devices(folder: Path) -> set[str]:
+    """The files below a folder that loop devices show; they are the machine's, whatever namespace they were made in."""
+    found = set()
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # another one, which has been let go of meanwhile
+            found.add(path.read_text().strip().removesuffix(" (deleted)"))
+    return {file for file in found if file.startswith(f"{folder}/")}
+
+
+def kill_boxed(process: subprocess.Popen[bytes]) -> None:
+    """Kill what runs in a box, of which nsenter, which is ours, is the parent."""
+    for pid in children(process.pid):
+        with contextlib.suppress(ProcessLookupError):  # it may be about to end by itself
+            os.kill(pid, signal.SIGKILL)
+    process.wait(SECONDS)
+
+
 class Box:
     """Namespaces held by a process; they end with it, and it with this one."""
 
@@ -63,15 +82,21 @@ class Box:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n"
         (self.init,) = children(self._holder.pid)
+        self._end: int | None = os.pidfd_open(self.init)
 
     def enter(self, argv: Sequence[str]) -> list[str]:
         """The command that runs another inside."""
         return ["nsenter", "--target", str(self.init), "--net", "--mount", "--pid", "--", *argv]
 
     def close(self) -> None:
-        """End all that runs inside."""
+        """End all that runs inside, if that has not been done. Its first process ends last: nothing writes any more then."""
+        if self._end is None:
+            return
         self._holder.kill()
         self._holder.wait()
+        assert select.select([self._end], [], [], SECONDS)[0], "what runs in the box does not end"
+        os.close(self._end)
+        self._end = None
 
 
 class Daemon:
@@ -104,10 +129,7 @@ class Daemon:
         """Kill it, wherever it is."""
         if self._process is None:
             return
-        for pid in children(self._process.pid):
-            with contextlib.suppress(ProcessLookupError):  # a kill that a test injected may be under way
-                os.kill(pid, signal.SIGKILL)
-        self._process.wait()
+        kill_boxed(self._process)
         self._process = None
 
     def terminate(self) -> None:
@@ -132,7 +154,8 @@ class Daemon:
         finally:
             self.box.close()
             self.remove_groups()
-            shutil.rmtree(self.state, ignore_errors=True)
+            wait_until(lambda: not loop_devices(self.state.parent), "its loop devices are let go of")
+            shutil.rmtree(self.state)
 
     # --- use -----------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import pylxd
 import urllib3
 
+SECONDS = 60.0
+"""How long the servers may take."""
+
 
 def connect(folder: Path, server: str) -> pylxd.Client:
     """A client that the server trusts."""
@@ -57,7 +60,7 @@ def hear(client: pylxd.Client, source: str) -> list[bytes]:
     instance = client.instances.get(source)
     instance.config["user.a"] = "b"
     instance.save(wait=True)
-    listening.join(10)
+    listening.join(SECONDS)
     return heard
 
 
@@ -68,7 +71,7 @@ def main(folder: str, *servers: str) -> None:
     use(here)
     assert b"instance-updated" in hear(here, "p1")[0]
     here.instances.get("p1").migrate(there, wait=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + SECONDS
     while here.instances.exists("p1"):  # pylxd does not wait until the source is deleted
         assert time.monotonic() < deadline
         time.sleep(0.05)

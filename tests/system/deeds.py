@@ -14,14 +14,18 @@ class Upload:
     headers: dict[str, str]
 
 
+FRESH, OF_THE_POOL = "{fresh}", "{driver}"
+"""Stand in a path for the fingerprint of what was sent last, and in a body for the driver of the pool that is tried."""
+
 Request = tuple[str, str, dict[str, Any] | Upload | None]
 """Method, path and body."""
 
 
 @dataclass(frozen=True)
 class Deed:
-    """What is done, and what has to be done before it. Subjects are the instances `x`, `y`, the volumes `v`, `w`, and images. The
-    instance `origin` and the volume `data`, each with the snapshots s0 and s1, and the image `tiny` must not change."""
+    """What is done, and what has to be done before it. Subjects are the instances `x`, `y`, the volumes `v`, `w`, the pool `p`,
+    the profile `f`, and images. The instance `origin` and the volume `data`, each with the snapshots s0 and s1, and the image
+    `tiny` must not change."""
 
     request: Request
     before: tuple[Request, ...] = ()
@@ -48,7 +52,17 @@ _DISK = _volume(content_type="block", config={"size": "1GiB"})
 _FRESH = _import("/1.0/images", "image.tar.gz", properties="kind=fresh")
 _START = ("PUT", f"{_X}/state", {"action": "start"})
 _IN_OTHER = {"root": {"type": "disk", "path": "/", "pool": "other"}}
+_POOL = ("POST", "/1.0/storage-pools", {"name": "p", "driver": OF_THE_POOL})
+_PROFILE = ("POST", "/1.0/profiles", {"name": "f", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}})
+_LARGER = {"root": {"type": "disk", "path": "/", "pool": "default", "size": "64MiB"}}
+_FROM_FRESH = _instance({"type": "image", "properties": {"kind": "fresh"}})
+_RUNNING = (_COPY, _COPY_V, _START)
+_BACKED_UP = (_COPY, ("POST", f"{_X}/backups", {"name": "b"}))
 _MORE = {"more": {"type": "disk", "path": "/more", "pool": "default", "source": "v"}}
+_ATTACH = ("PATCH", _X, {"devices": _MORE})
+_DETACH = ("PUT", _X, {"devices": {}, "profiles": ["default"]})
+_ALONE = ("POST", _X, {"name": "y", "migration": True, "pool": "default", "instance_only": True})
+_RESIZE = ("PATCH", "/1.0/profiles/f", {"devices": _LARGER})
 
 INSTANCES = {
     "create": Deed(_instance({"type": "image", "alias": "tiny"})),
@@ -67,9 +81,25 @@ INSTANCES = {
     "delete a snapshot": Deed(("DELETE", f"{_X}/snapshots/s0", None), (_COPY,)),
     "back up": Deed(("POST", f"{_X}/backups", {"name": "b"}), (_COPY,)),
     "import a backup": Deed(_import(_INSTANCES, "instance.tar.gz", name="x")),
+    "attach a volume": Deed(_ATTACH, _RUNNING),
+    "detach a volume": Deed(_DETACH, (*_RUNNING, _ATTACH)),
+    "resize by a profile": Deed(_RESIZE, (_PROFILE, _instance(_ORIGIN, profiles=["f"]))),
+    "move without snapshots": Deed(_ALONE, (_COPY,)),
+    "start": Deed(_START, (_COPY,)),
+    "delete a backup": Deed(("DELETE", f"{_X}/backups/b", None), _BACKED_UP),
+    "rename a backup": Deed(("POST", f"{_X}/backups/b", {"name": "c"}), _BACKED_UP),
+}
+
+IMAGES = {
     "publish": Deed(("POST", "/1.0/images", {"source": {"type": "instance", "name": "origin"}})),
+    "publish a snapshot": Deed(("POST", "/1.0/images", {"source": {"type": "snapshot", "name": "origin/s0"}})),
     "import an image": Deed(_FRESH),
-    "attach a volume": Deed(("PATCH", _X, {"devices": _MORE}), (_COPY, _COPY_V, _START)),
+    "delete an image": Deed(("DELETE", f"/1.0/images/{FRESH}", None), (_FRESH, _FROM_FRESH)),
+}
+
+POOLS = {
+    "create a pool": Deed(_POOL),
+    "delete a pool": Deed(("DELETE", "/1.0/storage-pools/p", None), (_POOL,)),
 }
 
 VOLUMES = {
@@ -80,6 +110,10 @@ VOLUMES = {
     "copy a volume to another pool": Deed(_volume("other", source=_DATA)),
     "refresh a volume": Deed(_volume(source={**_DATA, "refresh": True}), (_volume(source={**_DATA, "name": "data/s0"}),)),
     "snapshot a volume": Deed(("POST", f"{_V}/snapshots", {"name": "s2"}), (_COPY_V,)),
+    "snapshot a block volume": Deed(("POST", f"{_V}/snapshots", {"name": "s2"}), (_DISK,)),
+    "delete a volume's snapshot": Deed(("DELETE", f"{_V}/snapshots/s0", None), (_COPY_V,)),
+    "rename a volume's snapshot": Deed(("POST", f"{_V}/snapshots/s0", {"name": "s2"}), (_COPY_V,)),
+    "resize a volume": Deed(("PATCH", _V, {"config": {"size": "64MiB"}}), (_COPY_V,)),
     "restore a volume": Deed(("PUT", _V, {"restore": "s0"}), (_COPY_V,)),
     "rename a volume": Deed(("POST", _V, {"name": "w"}), (_COPY_V,)),
     "move a volume to another pool": Deed(("POST", _V, {"name": "v", "pool": "other"}), (_COPY_V,)),
@@ -90,4 +124,4 @@ VOLUMES = {
     "import an ISO": Deed(_import(_VOLUMES, "files.tar", name="v", type="iso")),
 }
 
-DEEDS = INSTANCES | VOLUMES
+DEEDS = INSTANCES | IMAGES | VOLUMES | POOLS

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import re
 import signal
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tracing
 from box import Daemon
-from deeds import DEEDS, Request, Upload
+from deeds import DEEDS, FRESH, OF_THE_POOL, Request, Upload
 from verdict import FIRST, SECOND, Verdict
 
 from atoll.client.errors import ClientError
@@ -88,12 +89,16 @@ class Trial:
     mended: what a fault that the daemon survived had left, and a new start has put right or has not.
     """
 
+    links: tuple[str, ...] = ()
+    """Calls that speak to others; it is killed at those, too."""
+
     def __init__(self, daemon: Daemon, driver: str) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
         self._driver = driver
         self._server = Server(lambda: connect_unix(str(daemon.dir / "unix.socket")))
         self._files = daemon.dir.parent
         self._verdict = Verdict(daemon)
+        self._fresh = ""
         self.refused = 0
         self.mended: list[str] = []
 
@@ -101,7 +106,7 @@ class Trial:
 
     def prepare(self) -> None:
         """Make what the deeds need."""
-        run = self._daemon.run
+        run = self.daemon.run
         run("atoll", "storage", "create", "default", self._driver, self._small())
         run("atoll", "storage", "create", "other", "dir")
         run("atoll", "profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
@@ -110,7 +115,7 @@ class Trial:
         run("atoll", "storage", "volume", "create", "default", "data")
         for content, snapshot in ((FIRST, "s0"), (SECOND, "s1")):
             run("atoll", "file", "push", "-", "origin/root/marker", stdin=content)
-            run("sh", "-c", f"echo -n {content} > {self._daemon.dir}/storage-pools/default/custom/default_data/marker")
+            run("sh", "-c", f"echo -n {content} > {self.daemon.dir}/storage-pools/default/custom/default_data/marker")
             run("atoll", "snapshot", "origin", snapshot)
             run("atoll", "storage", "volume", "snapshot", "default", "data", snapshot)
         self._verdict.begin(self._server)
@@ -119,7 +124,7 @@ class Trial:
         """The setting that makes a pool which is soon full, with its metadata, too."""
         disk, folder = self._files / "disk", self._files / "small"
         folder.mkdir(mode=0o711)
-        run = self._daemon.run
+        run = self.daemon.run
         run("truncate", "--size=128M", str(disk))
         run(*(("mkfs.btrfs", "--mixed") if self._driver == "btrfs" else ("mkfs.ext4", "-m", "0")), "-q", str(disk))
         run("mount", "-o", "loop", str(disk), str(folder))
@@ -128,7 +133,7 @@ class Trial:
 
     def _make_uploads(self) -> None:
         """The files that deeds send."""
-        run, files = self._daemon.run, self._files
+        run, files = self.daemon.run, self._files
         run("atoll", "export", "origin", f"{files}/instance.tar.gz")
         run("atoll", "storage", "volume", "export", "default", "data", f"{files}/volume.tar.gz")
         run("atoll", "publish", "origin", "--alias", "published")
@@ -144,12 +149,17 @@ class Trial:
             yield from (Fault(kind, "", free) for free in FREE[::every])
             return
         calls = _CALLS[kind] + (_CALLS_OF_BTRFS if self._driver == "btrfs" else ())
+        calls += self.links if kind is Kind.KILL else ()
         refused = self.refused
         counted = self._traced(name, [f"trace={','.join(calls)}"])
         assert self.refused == refused, f"{name} fails without a fault"
-        self._verdict.clear(self._server)
+        self.clear()
         for call in calls:
             yield from (Fault(kind, call, at) for at in range(1, min(_steps(counted, call), MOST) + 1, every))
+
+    def clear(self) -> None:
+        """Delete the subjects."""
+        self._verdict.clear(self._server)
 
     def suffer(self, name: str, fault: Fault) -> list[str]:
         """Do it with that fault; one sentence for each thing that is wrong then. Afterwards the subjects are gone."""
@@ -157,18 +167,22 @@ class Trial:
             self._do_when_full(name, fault.at)
         else:
             self._traced(name, [f"trace={fault.call}", fault.injection])
-        fresh = fault.kind is Kind.KILL
-        if fresh:
+        if fault.kind is Kind.KILL:
             self.restart()
+        return self.judge(fresh=fault.kind is Kind.KILL)
+
+    def judge(self, *, fresh: bool) -> list[str]:
+        """What is wrong now; `fresh`: the daemon has been started anew since the fault. Afterwards the subjects are gone."""
+        found: list[str] = []
         try:
-            found, fresh = self._judged(self._verdict.on_subjects, fresh=fresh)
-            self._verdict.clear(self._server)
-            more, _ = self._judged(self._verdict.on_remains, fresh=fresh)
-            if more:
+            for look in (self._verdict.on_subjects, self._verdict.clear, self._verdict.on_remains):
+                seen, fresh = self._judged(look, fresh=fresh)
+                found += seen
+            if seen:
                 self._verdict.begin(self._server)  # told once is enough
         except (AssertionError, ClientError, OSError) as error:
-            return [f"{type(error).__name__}: {error}"]
-        return found + more
+            return [*found, f"{type(error).__name__}: {error}"]
+        return found
 
     def _judged(self, look: Callable[[Server], list[str]], *, fresh: bool) -> tuple[list[str], bool]:
         """What is wrong, and whether the daemon has been started anew since the fault, as it is when anything was wrong."""
@@ -185,12 +199,11 @@ class Trial:
     def restart(self) -> None:
         """Kill the daemon if it is there, and start another."""
         self._server.close()
-        self._daemon.kill()
-        self._daemon.start()
+        self.daemon.kill()
+        self.daemon.start()
 
     def _do_when_full(self, name: str, free: int) -> None:
-        for before in DEEDS[name].before:
-            self._send(before)
+        self._begin(name)
         filler = self._verdict.pool("default") / "filler"
         _fill(filler, free)
         self._attempt(name)
@@ -199,13 +212,17 @@ class Trial:
 
     def _traced(self, name: str, expressions: Sequence[str]) -> str:
         """Do it under strace with those expressions, whatever comes of it; returns strace's log."""
-        for before in DEEDS[name].before:
-            self._send(before)
+        self._begin(name)
         with tempfile.NamedTemporaryFile("r", errors="replace") as log:
-            with tracing.attached(self._daemon.pid, *expressions, log=log.name):
+            with tracing.attached(self.daemon.pid, *expressions, log=log.name):
                 self._attempt(name)
             self._server.close()
             return log.read()
+
+    def _begin(self, name: str) -> None:
+        """Do what comes before it."""
+        for before in DEEDS[name].before:
+            self._send(before)
 
     def _attempt(self, name: str) -> None:
         """Do it, whatever comes of it."""
@@ -218,12 +235,15 @@ class Trial:
         """Have it done; ClientError when it fails."""
         method, path, body = request
         if not isinstance(body, Upload):
-            self._server.change(method, path, body)
+            words = {key: self._driver if value == OF_THE_POOL else value for key, value in (body or {}).items()}
+            self._server.change(method, path.replace(FRESH, self._fresh), words if body else None)
             return
         headers = {f"X-LXD-{name}": value for name, value in body.headers.items()}
         if not (self._files / body.file).exists():
             self._make_uploads()
+            self._verdict.begin(self._server)
         data = (self._files / body.file).read_bytes()
+        self._fresh = hashlib.sha256(data).hexdigest()
         answer = decode(self._server.exchange(method, path, {"Content-Type": "application/octet-stream", **headers}, data))
         self._server.wait(answer.operation)
 
@@ -280,14 +300,14 @@ def main(drivers: Sequence[str], deeds: Sequence[str], kinds: Sequence[Kind], ev
     for driver in drivers:
         with trial(driver) as tried:
             for name in deeds:
-                wrong += sum(_try(tried, driver, name, kind, every) for kind in kinds)
+                wrong += sum(try_all(tried, driver, name, kind, every) for kind in kinds)
             for sentence in tried.finish():
                 print(f"{driver}: {sentence}", flush=True)
                 wrong += 1
     return wrong
 
 
-def _try(tried: Trial, driver: str, name: str, kind: Kind, every: int) -> int:
+def try_all(tried: Trial, driver: str, name: str, kind: Kind, every: int) -> int:
     """Try those of a kind with one deed, and tell; returns how many had wrong consequences."""
     began, refused, count, wrong = time.monotonic(), tried.refused, 0, 0
     tried.mended.clear()

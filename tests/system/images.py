@@ -16,7 +16,8 @@ from pathlib import Path
 
 from atoll.host.imagebuild import build, recipe
 
-MAX_AGE_SECONDS = 30 * 86400.0
+DAY_SECONDS = 86400.0
+MAX_AGE_SECONDS = 30 * DAY_SECONDS
 
 
 def cache_folder() -> Path:
@@ -53,12 +54,14 @@ async def cached(name: str) -> Path:
     with (folder / f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_cached(name):
+            os.utime(path, (time.time(), path.stat().st_mtime))  # it is in use
             return path
         work = Path(tempfile.mkdtemp(dir=folder))
         try:
             await build.build(recipe.find(name), work, work / "image")
-            for stale in folder.glob(f"{path.name.rpartition('-')[0]}-*.tar.zst"):
-                stale.unlink()
+            for other in folder.glob(f"{path.name.rpartition('-')[0]}-*.tar.zst"):
+                if time.time() - other.stat().st_atime > DAY_SECONDS:  # else another checkout's tests may be at it
+                    other.unlink(missing_ok=True)
             (work / "image").rename(path)
         finally:
             shutil.rmtree(work)

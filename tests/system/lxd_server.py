@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from box import Box, wait_until  # found through conftest's path
+from box import SECONDS, Box, kill_boxed  # found through conftest's path
 
 PROGRAM = shutil.which("lxd", path="/usr/sbin:/usr/bin")
 
@@ -39,7 +39,7 @@ class Lxd:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=SECONDS,
             check=False,
         )
         assert done.returncode == 0, f"`{' '.join(argv)}` exited with {done.returncode}: {done.stderr}"
@@ -74,9 +74,10 @@ def running(folder: Path, box: Box | None = None, env: Mapping[str, str] | None 
         try:
             yield server
         finally:
-            server.delete_all()
-            process.terminate()
-            wait_until(lambda: process.poll() is not None or process.kill(), "the server has ended")
+            try:
+                server.delete_all()
+            finally:
+                kill_boxed(process)
     finally:
         if box is None:
             found.close()

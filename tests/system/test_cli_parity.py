@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from box import SECONDS  # found through conftest's path
 
 pytestmark = [
     pytest.mark.system,
@@ -35,7 +36,7 @@ CALLS = [
 def answer(command: list[str], words: str, environment: dict[str, str]) -> tuple[int, str, str]:
     """Exit code, output and errors, with the program's name made alike."""
     done = subprocess.run(
-        [*command, *words.split()], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30
+        [*command, *words.split()], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SECONDS
     )
     alike = [re.sub(r"\batoll\b", "lxc", text) for text in (done.stdout, done.stderr)]
     return done.returncode, alike[0], alike[1]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import audit
 import commands
 import pytest
-from box import Daemon, wait_until
+from box import SECONDS, Daemon, wait_until
 from commands import MEBIBYTE, Client, calm, settled, storms
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -83,6 +83,11 @@ def test_the_window_of_a_terminal(c1: Daemon) -> None:
     asyncio.run(run())
 
 
+def count(daemon: Daemon, command: str) -> int:
+    """How many processes in the box run a command, or a shell that runs it."""
+    return sum(line.endswith(command) for line in daemon.run("ps", "-eo", "args=").splitlines())
+
+
 def test_clients_that_vanish_take_their_commands_with_them(c1: Daemon) -> None:
     """With and without a control channel to tell by, with and without output on its way."""
 
@@ -90,15 +95,16 @@ def test_clients_that_vanish_take_their_commands_with_them(c1: Daemon) -> None:
 
     async def run() -> None:
         async with Client(c1) as mortal:
+            held = []  # who forgets a websocket closes it
             for names in (["0", "1", "2"], ["0", "1", "2", "control"]):
                 for command in (["sleep", "1000"], ["yes"]):
                     running = await mortal.start("c1", *command)
-                    await running.attach(*names)
+                    held.append(await running.attach(*names))
             for names in (["0"], ["0", "control"]):
                 for script in ("sleep 1000", "yes"):
                     running = await mortal.start("c1", "sh", "-c", script, interactive=True)
-                    await running.attach(*names)
-            await asyncio.sleep(0.3)
+                    held.append(await running.attach(*names))
+            await asyncio.to_thread(wait_until, lambda: min(count(c1, each) for each in ("sleep 1000", "yes")) >= 4, "all run")
 
     asyncio.run(run())
     settled(c1, before)
@@ -134,7 +140,7 @@ def test_a_daemon_that_ends_takes_its_commands_with_it(c1: Daemon) -> None:
         await client.__aexit__()
 
     asyncio.run(begin())
-    wait_until(lambda: "4321" not in c1.run("ps", "-eo", "args="), "the commands have ended")
+    wait_until(lambda: not count(c1, "sleep 4321"), "the commands have ended")
     c1.start()
     assert c1.inside("c1", "echo", "on") == "on"
 
@@ -174,11 +180,11 @@ def test_the_log_of_a_console_is_bounded(c1: Daemon) -> None:
 def test_waiting(daemon: Daemon) -> None:
     daemon.run("atoll", "init", "tiny", "c3")
     conditions = [word for each in ("running", "ipv4", "ipv6", "tcp=80", "agent") for word in ("--for", each)]
-    command = daemon.box.enter([daemon.program("atoll"), "wait", "c3", *conditions, "--timeout", "20"])
+    command = daemon.box.enter([daemon.program("atoll"), "wait", "c3", *conditions, "--timeout", f"{SECONDS:g}"])
     waiting = subprocess.Popen(command, env=daemon.env())
     daemon.run("atoll", "start", "c3", "--wait", "exec=test -d /proc/1")
     daemon.run("atoll", "exec", "c3", "--", "sh", "-c", "nc -l -p 80 >/dev/null 2>&1 </dev/null &")
-    assert waiting.wait(20) == 0
+    assert waiting.wait(SECONDS) == 0
     late = daemon.try_("atoll", "wait", "c3", "--for", "tcp=81", "--timeout", "0.2")
     assert (late.returncode, late.stderr) == (1, "Error: Timed out waiting for tcp=81\n")
     daemon.run("atoll", "delete", "--force", "c3")

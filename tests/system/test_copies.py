@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 
 import audit
 import pytest
-from box import Daemon, wait_until
+from box import SECONDS, Daemon, wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -123,7 +122,7 @@ def test_an_ephemeral_copy_goes_when_it_stops_even_while_nobody_looks(machines: 
     machines.run("atoll", "stop", "--force", "c2")
     pid = machines.init_pid("c3")
     machines.kill()
-    subprocess.run(machines.box.enter(["kill", "-KILL", str(pid)]), check=True)
+    machines.run("kill", "-KILL", str(pid))
     machines.start()
     wait_until(lambda: names(machines) == {"c1"}, "c3 is gone")
 
@@ -143,15 +142,10 @@ def test_killed_on_the_way(machines: Daemon, what: str, seconds: float) -> None:
     """Where it is afterwards it is whole: it starts, and each snapshot can be restored."""
     for command in ("init tiny x", "snapshot x s0", "copy x z --storage plain", "snapshot x s1"):
         machines.run("atoll", *command.split())
-    client = subprocess.Popen(
-        machines.box.enter([machines.program("atoll"), *COMMANDS[what].split()]),
-        env=machines.env(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    client = machines.begin("atoll", *COMMANDS[what].split())
     time.sleep(seconds)
     machines.kill()
-    client.wait(10)
+    client.wait(SECONDS)
     machines.start()
     require_consistent(machines)
     found = names(machines)

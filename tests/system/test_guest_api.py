@@ -128,6 +128,7 @@ def test_events_go_on_after_the_daemon_s_restart(guest: Daemon) -> None:
         wait_until(lambda: heard(guest) == ["listening"], "it listens")
         guest.run("atoll", "config", "set", "c1", "user.foo", "baz")
         guest.run("atoll", "config", "device", "add", "c1", "usr", "disk", "source=/usr", "path=/mnt")
+        wait_until(lambda: len(heard(guest)) == 3, "it has heard of both")
         guest.kill()
         guest.start()
         wait_until(lambda: heard(guest)[3:] == ["listening"], "it listens again")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import time
 from pathlib import Path
 
 import images
 import pytest
+from box import wait_until
 
 from atoll.domain.errors import HostError
 from atoll.host import archive
@@ -81,14 +81,13 @@ async def test_a_cancelled_build_leaves_nothing(folder: Path, tmp_path: Path) ->
     )  # fmt: skip
     waiting = asyncio.create_task(unpacking.wait())
     await asyncio.wait({task, waiting}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
-    started = time.monotonic()
     waiting.cancel()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - started < 10
     assert paths(folder) == {"rootfs"}
-    assert running_on(tmp_path) == []
+    assert not (tmp_path / "image").exists()
+    wait_until(lambda: not running_on(tmp_path), "no program is at it any more")
 
 
 async def test_debian_has_nothing_of_this_host(folder: Path, debian_image: Path) -> None:

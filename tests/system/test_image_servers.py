@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lxd_server  # found through conftest's path
 import pytest
-from box import Daemon, wait_until
+from box import Daemon, kill_boxed, wait_until
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -91,8 +91,7 @@ def tree(daemon: Daemon, folder: Path, authority: Path) -> Iterator[Path]:
         wait_until(lambda: daemon.try_(*probe).returncode == 0, "the tree is served")
         yield path
     finally:
-        process.kill()
-        process.wait()
+        kill_boxed(process)
 
 
 def fingerprints(daemon: Daemon, remote: str) -> list[str]:

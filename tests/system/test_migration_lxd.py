@@ -105,3 +105,19 @@ def test_there_and_back_it_is_the_same(machines: Daemon, lxd: Lxd) -> None:
     assert shown["back"] == shown["c1"]
     machines.run("atoll", "start", "back")
     assert machines.inside("back", "stat", "-c", "%u %g %h", "/root/file") == "1000 33 2"
+    machines.run("atoll", "stop", "--force", "back")
+    refreshed_however_often(machines, lxd)
+
+
+def refreshed_however_often(machines: Daemon, lxd: Lxd) -> None:
+    """The copy on LXD, which does not know again what it was refreshed with by streams; and the copy of that one, which lacks a
+    snapshot in the middle."""
+    for name in ("third", "fourth"):
+        machines.run("atoll", "snapshot", "c1", name)
+        machines.run("atoll", "copy", "a:c1", "l:c1", "--refresh", "--storage", "fast")
+    machines.run("atoll", "delete", "back/early")
+    machines.run("atoll", "copy", "l:c1", "a:back", "--refresh", "--storage", "fast")
+    machines.run("atoll", "copy", "l:c1/early", "a:early", "--storage", "fast")
+    known = {each["name"]: each["snapshots"] for each in json.loads(machines.run("atoll", "list", "--format", "json"))}
+    assert {each["name"] for each in known["back"]} == {"early", "late", "third", "fourth"}
+    assert not known["early"]

@@ -32,9 +32,9 @@ def subnet(daemon: Daemon) -> IPv4Interface:
     return IPv4Interface(daemon.query(f"/1.0/networks/{BRIDGE}")["config"]["ipv4.address"])
 
 
-def ping(daemon: Daemon, name: str, target: str) -> bool:
-    """Whether the target answers an instance."""
-    return daemon.try_("atoll", "exec", name, "--", "ping", "-c", "1", "-W", "2", target).returncode == 0
+def ping(daemon: Daemon, name: str, target: str, *, seconds: int = 20) -> bool:
+    """Whether the target answers an instance in time."""
+    return daemon.try_("atoll", "exec", name, "--", "ping", "-c", "1", "-W", str(seconds), target).returncode == 0
 
 
 def test_everybody_reaches_everybody_by_name(two: Daemon) -> None:
@@ -42,7 +42,7 @@ def test_everybody_reaches_everybody_by_name(two: Daemon) -> None:
     assert ping(two, "two", "one.lxd")
     assert ping(two, "one", "_gateway")
     assert ping(two, "one", str(subnet(two).ip))
-    assert two.try_("ping", "-V").returncode or two.try_("ping", "-c", "1", "-W", "2", two.address("one")).returncode == 0
+    assert two.try_("ping", "-V").returncode or two.try_("ping", "-c", "1", "-W", "20", two.address("one")).returncode == 0
     assert not ping(two, "one", "three")
 
 
@@ -89,7 +89,7 @@ def test_the_way_out(two: Daemon, outside: None) -> None:
     """Only translation lets the answer find its way."""
     assert ping(two, "one", OUTSIDE)
     two.run("atoll", "network", "set", BRIDGE, "ipv4.nat", "false")
-    assert not ping(two, "one", OUTSIDE)
+    assert not ping(two, "one", OUTSIDE, seconds=2)
     two.run("atoll", "network", "set", BRIDGE, "ipv4.nat", "true")
     assert ping(two, "two", OUTSIDE)
 

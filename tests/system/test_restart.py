@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import audit
 import pytest
 import tracing
-from box import Daemon
+from box import SECONDS, Daemon
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -62,12 +61,12 @@ def witness(daemon: Daemon) -> Callable[[], None]:
 @pytest.fixture
 def prepared(daemon: Daemon, witness: Callable[[], None], request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """The daemon, with the deed's instance as it has to be. After the test: audited, `x` removed, audited."""
-    for command in DEEDS[request.param].before:
-        daemon.run("atoll", *command.split())
-    yield daemon
-    daemon.kill()
-    daemon.start()
     try:
+        for command in DEEDS[request.param].before:
+            daemon.run("atoll", *command.split())
+        yield daemon
+        daemon.kill()
+        daemon.start()
         audit.check(daemon)
         witness()
     finally:
@@ -76,20 +75,14 @@ def prepared(daemon: Daemon, witness: Callable[[], None], request: pytest.Fixtur
     audit.check(daemon)
 
 
-def begin(daemon: Daemon, command: str) -> subprocess.Popen[bytes]:
-    """Start a client; what becomes of it does not matter."""
-    argv = daemon.box.enter([daemon.program("atoll"), *command.split()])
-    return subprocess.Popen(argv, env=daemon.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.parametrize("moment", range(MOMENTS))
 @pytest.mark.parametrize(("prepared", "deed"), [(name, name) for name in DEEDS], indirect=["prepared"])
 def test_killed_after_a_while(prepared: Daemon, deed: str, moment: int) -> None:
     """The first tenth of a second is when most is done."""
-    client = begin(prepared, DEEDS[deed].command)
+    client = prepared.begin("atoll", *DEEDS[deed].command.split())
     time.sleep(0.02 + 0.12 * (moment + 0.5) / MOMENTS)
     prepared.kill()
-    client.wait(10)
+    client.wait(SECONDS)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -101,7 +94,7 @@ def test_killed_after_a_while(prepared: Daemon, deed: str, moment: int) -> None:
 def test_killed_in_a_system_call(prepared: Daemon, deed: str, call: str, number: int) -> None:
     """strace kills the process, the daemon or a program that it runs, that makes the call for the nth time in its thread."""
     with tracing.attached(prepared.pid, f"trace={call}", f"inject={call}:signal=SIGKILL:when={number}"):
-        begin(prepared, DEEDS[deed].command).wait(20)
+        prepared.begin("atoll", *DEEDS[deed].command.split()).wait(SECONDS)
 
 
 def test_a_daemon_that_ends_leaves_instances_alone(daemon: Daemon, witness: Callable[[], None]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from box import Daemon, wait_until  # found through conftest's path
+from box import SECONDS, Daemon, wait_until  # found through conftest's path
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -206,10 +205,9 @@ def test_a_kill_leaves_disks_whole_or_not_at_all(host: Daemon, tmp_path: Path) -
 
 def started_and_killed(host: Daemon, *words: str) -> None:
     """A command during which the daemon is killed, once something is being made in a pool; and the next daemon."""
-    command = [host.program(words[0]), *words[1:]]
-    client = subprocess.Popen(host.box.enter(command), env=host.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = host.begin(*words)
     aside = [inside_box(host) / pool / ".aside" for pool in POOLS]
     wait_until(lambda: any(list(path.iterdir()) for path in aside) or client.poll() is not None, "something is being made")
     host.kill()
-    client.wait(10)
+    client.wait(SECONDS)
     host.start()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from box import wait_until
+
+GRACE_SECONDS = 3.0
+"""For strace to write its log and end, when it has nothing to trace any more."""
 
 
 @contextmanager
@@ -33,8 +37,19 @@ def _is_traced(pid: int) -> bool:
 def _end(tracer: subprocess.Popen[bytes]) -> None:
     """In good order, for the process may go on; but that can wait for ever for a thread that has become a zombie meanwhile."""
     tracer.terminate()
+    wait_until(lambda: tracer.poll() is not None or not _holds_any(tracer.pid), "what was traced is let go of")
     try:
-        tracer.wait(1)
+        tracer.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         tracer.kill()
         tracer.wait()
+
+
+def _holds_any(tracer: int) -> bool:
+    """Whether it traces a thread that can still run."""
+    for path in Path("/proc").glob("[0-9]*/task/[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            status = path.read_text()
+            if f"TracerPid:\t{tracer}\n" in status and "State:\tZ" not in status:
+                return True
+    return False

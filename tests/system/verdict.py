@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from box import Daemon
+from box import Daemon, loop_devices
 
 from atoll.client.server import Server
 
@@ -20,7 +20,7 @@ KEPT = ("origin", "data", "tiny")
 FIRST, SECOND = "one", "two"
 """What the marker of what is kept had when s0 and s1 were made."""
 
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 20.0
 """For what the daemon removes by itself soon."""
 
 
@@ -45,7 +45,8 @@ class Verdict:
 
     def on_subjects(self, server: Server) -> list[str]:
         """One sentence for each object that is not whole. Instances are stopped afterwards."""
-        return [*self._on_instances(server), *self._on_volumes(server), *self._on_images(server)]
+        parts = (self._on_instances, self._on_volumes, self._on_images, self._on_pools)
+        return [sentence for part in parts for sentence in part(server)]
 
     def _on_instances(self, server: Server) -> Iterator[str]:
         for row in server.get("/1.0/instances?recursion=2"):
@@ -97,10 +98,21 @@ class Verdict:
             if size != row["size"]:
                 yield f"image {row['fingerprint'][:12]} has {size} bytes instead of {row['size']}"
 
-    def clear(self, server: Server) -> None:
-        """Delete all subjects."""
+    def _on_pools(self, server: Server) -> Iterator[str]:
+        for row in server.get("/1.0/storage-pools?recursion=1"):
+            if row["status"] != "Created":
+                yield f"pool {row['name']} is {row['status']}"
+            elif row["name"] not in POOLS:
+                volumes = f"/1.0/storage-pools/{row['name']}/volumes/custom"
+                server.change("POST", volumes, {"name": "probe"})
+                server.change("DELETE", f"{volumes}/probe")
+
+    def clear(self, server: Server) -> list[str]:
+        """Delete all subjects. Nothing is wrong then; ClientError for one that cannot be deleted."""
         for row in server.get("/1.0/instances?recursion=1"):
             if row["name"] not in KEPT:
+                if row["status"] == "Running":
+                    server.change("PUT", f"/1.0/instances/{row['name']}/state", {"action": "stop", "force": True})
                 server.change("DELETE", f"/1.0/instances/{row['name']}")
         for pool, row in _volumes(server):
             if row["name"] not in KEPT:
@@ -108,6 +120,11 @@ class Verdict:
         for row in server.get("/1.0/images?recursion=1"):
             if not any(alias["name"] in KEPT for alias in row["aliases"]):
                 server.change("DELETE", f"/1.0/images/{row['fingerprint']}")
+        for kind, kept in (("profiles", ("default",)), ("storage-pools", POOLS)):
+            for row in server.get(f"/1.0/{kind}?recursion=1"):
+                if row["name"] not in kept:
+                    server.change("DELETE", f"/1.0/{kind}/{row['name']}")
+        return []
 
     # --- what is left --------------------------------------------------------------------------------------------------
 
@@ -130,15 +147,15 @@ class Verdict:
         rows = [row["name"] for _, row in _volumes(server)]
         rows += [row["name"] for row in server.get("/1.0/instances?recursion=1")]
         rows += [row["fingerprint"] for row in server.get("/1.0/images?recursion=1")]
+        rows += [row["name"] for kind in ("profiles", "storage-pools") for row in server.get(f"/1.0/{kind}?recursion=1")]
         mounts = Path(f"/proc/{self._daemon.box.init}/mountinfo").read_text().splitlines()
-        loops = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
         state = str(self._daemon.dir)
         return {
             "rows": set(rows),
             "folders": set(self._names()),
             "layers without a volume": set(self._spare_layers()),
             "mounts": {place for line in mounts if (place := line.split()[4]).startswith(state)},
-            "loop devices": {file for file in loops if file.startswith(state)},
+            "loop devices": loop_devices(self._daemon.dir),
         }
 
     def _names(self) -> Iterator[str]:
@@ -148,7 +165,9 @@ class Verdict:
             for folder in self.pool(pool).iterdir():
                 if folder.name not in (".renames", "layers"):
                     yield from self._below(folder, 2 if folder.name.endswith("-snapshots") else 1)
-        for name, depth in (("containers", 1), ("snapshots", 2), ("images", 1), ("backups", 3), ("disks", 1)):
+        folders = {"containers": 1, "snapshots": 2, "images": 1, "disks": 1, "storage-pools": 1, "backups": 1}
+        folders |= {"backups/instances": 2, **{f"backups/custom/{pool}": 2 for pool in POOLS}}
+        for name, depth in folders.items():
             yield from self._below(self._state / name, depth)
 
     def _below(self, folder: Path, depth: int) -> Iterator[str]:
