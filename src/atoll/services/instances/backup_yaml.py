@@ -1,9 +1,10 @@
 """Keeps `backup.yaml` in the folder of each instance's volume: what the instance is known by when the database is gone.
 
 It follows the events that tell of changes, a moment later and once for all that come together, so that nothing waits for it;
-2 ms of processor time for an instance without snapshots. Snapshots that come, go or change their name are told almost at once:
-a file that does not name all of them is of no use for a recovery. What a kill keeps it from writing is written some time after
-the next start, as is what differs for any other reason. A start of an instance changes nothing that is worth it.
+2 ms of processor time for an instance without snapshots. Snapshots that come, go or change their name are told almost at once, as
+is a restore, which brings the file of the snapshot's time: one that does not name all snapshots is of no use for a recovery. What
+a kill keeps it from writing is written some time after the next start, as is what differs for any other reason. A start of an
+instance changes nothing that is worth it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from atoll.host import confined
 from atoll.host.threads import in_thread
 from atoll.services.events import Event
 from atoll.services.instances import backup_index, backup_subject
+from atoll.services.instances.backup_index import Subject
 from atoll.services.instances.core import InstanceCore
 
 log = logging.getLogger(__name__)
@@ -29,11 +32,9 @@ PAUSE_SECONDS = 0.1
 _SOON_SECONDS = 0.02
 """Enough for whoever waits for the change to hear of it first."""
 _REST = 9
-"""After a writing comes a rest of so many times what it took: an instance may have a thousand snapshots, which takes 0.3 s, and
-they are made one after the other."""
-_LONGEST_REST = 10.0
-"""Seconds: what took long for once, by a disk that was busy, is no reason to leave the file as it was for minutes."""
-_SOON_ACTIONS = frozenset(f"instance-snapshot-{verb}" for verb in ("created", "renamed", "deleted"))
+"""After a writing comes a rest of so many times the processor time that it took: an instance may have a thousand snapshots, which
+takes 0.3 s, and they are made one after the other. Time that it took on a busy host is no reason to leave the file as it was."""
+_SOON_ACTIONS = frozenset((*(f"instance-snapshot-{verb}" for verb in ("created", "renamed", "deleted")), "instance-restored"))
 _LOOK_AFTER_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _MODE = 0o400
@@ -112,34 +113,42 @@ class BackupYaml:
         async with self._turn:  # so that what is written last is what was read last
             if self._changed and rested:
                 await asyncio.sleep(self._rest_until - clock())
-            begun = clock()
+            used = 0.0
             while self._changed:
                 key = self._changed.pop()
                 try:
-                    await self._write(key)
+                    used += await self._write(key)
                 except asyncio.CancelledError:
                     self._changed.add(key)
                     raise
-                self._rest_until = clock() + min(_REST * (clock() - begun), _LONGEST_REST)
+                self._rest_until = clock() + _REST * used
 
-    async def _write(self, key: Key) -> None:
-        """Nothing wrong if the instance is gone. That it cannot be written is logged: the instance is none the worse for it."""
+    async def _write(self, key: Key) -> float:
+        """Seconds of processor time that it took. Nothing wrong if the instance is gone. That it cannot be written is logged: the
+        instance is none the worse for it."""
         try:
             loaded = await self._core.load(*key)
             if loaded.record.phase:
-                return
-            content = await in_thread(backup_index.instance, await backup_subject.load(self._core, loaded))
+                return 0.0
             folder = self._core.storage.driver(loaded.pool).data(loaded.volume)
-            await in_thread(_store, folder, content)
+            return await in_thread(_store, folder, await backup_subject.load(self._core, loaded))
         except (NotFound, FileNotFoundError):
-            return
+            return 0.0
         except (AtollError, OSError) as error:
             log.warning("The description of instance %s of project %s cannot be written: %s", key[1], key[0], error)
+            return 0.0
 
 
-def _store(folder: Path, content: bytes) -> None:
-    """Write it if that changes something. Blocks."""
+def _store(folder: Path, subject: Subject) -> float:
+    """Write it if that changes something; seconds of processor time that it took. Blocks."""
+    begun = time.thread_time()
+    content = backup_index.instance(subject)
+    if not _has(folder, content):
+        confined.write(folder, NAME, content, mode=_MODE)
+    return time.thread_time() - begun
+
+
+def _has(folder: Path, content: bytes) -> bool:
     with contextlib.suppress(NotFound):
-        if confined.read(folder, NAME) == content:
-            return
-    confined.write(folder, NAME, content, mode=_MODE)
+        return confined.read(folder, NAME) == content
+    return False
