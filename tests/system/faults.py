@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -324,14 +324,19 @@ def try_all(tried: Trial, driver: str, name: str, kind: Kind, every: int) -> int
     return wrong
 
 
-if __name__ == "__main__":
+def command_line(deeds: Collection[str]) -> argparse.ArgumentParser:
+    """What a tool that tries faults is asked for. It needs root, and ends in good order when it is told to."""
     if os.geteuid() != 0:
         sys.exit("needs root")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # in good order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     parser = argparse.ArgumentParser()
     parser.add_argument("--driver", nargs="+", default=["overlay", "dir", "btrfs"])
-    parser.add_argument("--deed", nargs="+", default=list(DEEDS), choices=list(DEEDS))
+    parser.add_argument("--deed", nargs="+", default=list(deeds), choices=list(deeds))
     parser.add_argument("--fault", nargs="+", type=Kind, default=list(Kind))
     parser.add_argument("--every", type=int, default=1)
-    asked = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    asked = command_line(DEEDS).parse_args()
     sys.exit(bool(main(asked.driver, asked.deed, asked.fault, asked.every)))

@@ -8,10 +8,7 @@ what is received be whole or not there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -119,14 +116,7 @@ def main(drivers: Sequence[str], names: Sequence[str], where: Sequence[str], kin
 
 
 if __name__ == "__main__":
-    if os.geteuid() != 0:
-        sys.exit("needs root")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # in good order
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--driver", nargs="+", default=["overlay", "dir", "btrfs"])
-    parser.add_argument("--deed", nargs="+", default=list(TRANSFERS), choices=list(TRANSFERS))
+    parser = faults.command_line(TRANSFERS)
     parser.add_argument("--side", nargs="+", default=["source", "target"], choices=["source", "target"])
-    parser.add_argument("--fault", nargs="+", type=Kind, default=list(Kind))
-    parser.add_argument("--every", type=int, default=1)
     asked = parser.parse_args()
     sys.exit(bool(main(asked.driver, asked.deed, asked.side, asked.fault, asked.every)))

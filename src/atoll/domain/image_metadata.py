@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from atoll.domain import architectures, plain_yaml
+from atoll.domain import architectures, clock, plain_yaml
 from atoll.domain.errors import BadRequest
 from atoll.domain.plain_yaml import Limits
 
@@ -26,8 +26,6 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_NODES = 20_000
 MAX_ALIASES = 8
-LATEST_DATE = 253_402_300_799
-"""The last second of the year 9999: later dates are nonsense, and clients cannot show them."""
 
 
 class Trigger(StrEnum):
@@ -158,7 +156,7 @@ def _property(node: str, value: object) -> str:
 def _date(node: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise _wrong(node, "a number of seconds", value)
-    if not 0 <= value <= LATEST_DATE:
+    if not 0 <= value <= clock.LATEST:
         raise BadRequest(f"metadata.yaml: {node} is out of range")
     return value
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 CHUNK = 1 << 16
@@ -19,6 +19,12 @@ LAST = 1 << 20
 def pipe() -> tuple[int, int]:
     """(reader, writer), close-on-exec, blocking: `chunks` and `write_all` switch their own end."""
     return os.pipe2(os.O_CLOEXEC)
+
+
+def close(fds: Iterable[int]) -> None:
+    """Close each once, however often it is named."""
+    for fd in set(fds):
+        os.close(fd)
 
 
 def set_window(fd: int, *, width: int, height: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 from atoll.drivers.device import nic_filters
 from atoll.runtime.parts import Parts
 from atoll.services.images.upkeep import ImageUpkeep
@@ -9,36 +11,39 @@ from atoll.services.pool_watch import PoolWatch
 from atoll.services.scheduler import Scheduler
 from atoll.services.volume_snapshot_tasks import VolumeSnapshotTasks
 
+_Repair = Callable[[str | None], Awaitable[Sequence[str]]]
+"""What a service does with one pool, or with all."""
+
 
 async def repair(parts: Parts) -> list[str]:
     """Put right what a kill left, at the daemon's start. A sentence for each thing."""
-    instances, custom = parts.instances, parts.custom_volumes
-    return [
-        *await nic_filters.sweep(),
-        *await instances.updater.repair(),
-        *await instances.mover.repair(),
-        *await instances.refresher.repair(),
-        *await instances.creator.repair(),
-        *await instances.snapshots.repair(),
-        *await instances.backups.repair(),
-        *await custom.mover.repair(),
-        *await custom.copier.repair(),
-        *await parts.volumes.repair(),
-        *await custom.snapshots.repair(),
-        *await custom.backups.repair(),
-        *await parts.images.repair(),
-    ]
+    done = list(await nic_filters.sweep())
+    for each in _of_instances(parts):
+        done += await each(None)
+    done += await parts.instances.backups.repair()
+    for each in _of_volumes(parts):
+        done += await each(None)
+    return [*done, *await parts.custom_volumes.backups.repair(), *await parts.images.repair()]
 
 
 def pool_watch(parts: Parts) -> PoolWatch:
     """Repairs a pool that is back in the order in which `repair` does it with all of them."""
-    instances, custom = parts.instances, parts.custom_volumes
-    repairs = (
-        *(each.repair for each in (instances.updater, instances.mover, instances.refresher)),
-        *(each.repair for each in (instances.creator, instances.snapshots)),
-        *(each.repair for each in (custom.mover, custom.copier, parts.volumes, custom.snapshots)),
+    repairs = (*_of_instances(parts), *_of_volumes(parts))
+    return PoolWatch(parts.storage, parts.daemon_storage.repair, repairs, parts.instances.lifecycle.autostart)
+
+
+def _of_instances(parts: Parts) -> tuple[_Repair, ...]:
+    """In the order of what stands on what."""
+    instances = parts.instances
+    return tuple(
+        each.repair for each in (instances.updater, instances.mover, instances.refresher, instances.creator, instances.snapshots)
     )
-    return PoolWatch(parts.storage, parts.daemon_storage.repair, repairs, instances.lifecycle.autostart)
+
+
+def _of_volumes(parts: Parts) -> tuple[_Repair, ...]:
+    """In the order of what stands on what."""
+    custom = parts.custom_volumes
+    return tuple(each.repair for each in (custom.mover, custom.copier, parts.volumes, custom.snapshots))
 
 
 def scheduler(parts: Parts) -> Scheduler:

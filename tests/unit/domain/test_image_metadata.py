@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.domain import image_metadata
+from atoll.domain import clock, image_metadata
 from atoll.domain.errors import BadRequest
 from atoll.domain.image_metadata import ImageMetadata, Template, Trigger
 
@@ -143,8 +143,8 @@ names = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_cat
     st.builds(
         ImageMetadata,
         architecture=st.sampled_from(["x86_64", "aarch64", "riscv64"]),
-        creation_date=st.integers(0, image_metadata.LATEST_DATE),
-        expiry_date=st.integers(0, image_metadata.LATEST_DATE),
+        creation_date=st.integers(0, clock.LATEST),
+        expiry_date=st.integers(0, clock.LATEST),
         properties=st.dictionaries(names, names, max_size=5),
         templates=st.dictionaries(
             st.just("/etc/hostname"),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,7 @@ class Run:
                 try:
                     process = await self._spawn(in_r, out_w, err_w)
                 finally:
-                    for fd in (in_r, out_w, err_w):
-                        os.close(fd)
+                    streams.close((in_r, out_w, err_w))
                 attended = Attended(process, self.sockets)
                 try:
                     sockets = await self.sockets.connected(["0", "1", "2"])
@@ -127,12 +126,12 @@ class Run:
 
     async def _unattended(self, operation: Operation) -> Mapping[str, Any]:
         folder = self._core.paths.logs(self._loaded.machine.key)
-        opened = await threads.obtained(_close, _open_outputs, folder, operation.id, record=self._command.record)
+        opened = await threads.obtained(streams.close, _open_outputs, folder, operation.id, record=self._command.record)
         stdin, stdout, stderr = opened
         try:
             process = await self._spawn(stdin, stdout, stderr)
         finally:
-            _close(opened)
+            streams.close(opened)
         try:
             code = await process.wait()
         except asyncio.CancelledError:
@@ -148,11 +147,6 @@ def _socket_names(command: Command) -> tuple[str, ...]:
     if not command.websockets:
         return ()
     return ("0", CONTROL) if command.interactive else ("0", "1", "2", CONTROL)
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in set(fds):
-        os.close(fd)
 
 
 def _open_outputs(folder: Path, operation_id: str, *, record: bool) -> tuple[int, int, int]:

@@ -31,7 +31,7 @@ from atoll.drivers.instance.contract import (
 )
 from atoll.drivers.instance.lxc import config, console, exec, features, hotplug, launching, limits, raw, residents, state
 from atoll.drivers.instance.lxc.monitor import Machine, Watcher
-from atoll.host import cgroup, file_session, guest_pty, listening, lxc_command, pidfd, process, threads, veth
+from atoll.host import cgroup, file_session, guest_pty, listening, lxc_command, pidfd, process, streams, threads, veth
 from atoll.host.peer import Peer
 from atoll.host.threads import in_thread
 from atoll.host.zygote import Zygote
@@ -317,7 +317,7 @@ class LxcDriver:
             return guest_pty.open(found.init_pid, user=uid, group=gid)
 
         try:
-            return await threads.obtained(_close, work)
+            return await threads.obtained(streams.close, work)
         except (OSError, KeyError) as error:
             raise HostError(f"No terminal in the instance {machine.name!r}: {error}") from error
 
@@ -416,11 +416,6 @@ class LxcDriver:
         for group in (self._host.payload(id.key), self._host.monitor(id.key)):
             if killed := cgroup.clear(self._host.layout, group, seconds=_LEAVING_SECONDS):
                 log.warning("What stayed in a machine's group was killed", extra={"group": group, "processes": killed})
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _remove_empty(host: config.Host) -> None:
